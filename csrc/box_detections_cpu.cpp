@@ -1,0 +1,112 @@
+#include <algorithm>
+#include <cmath>
+
+#include "box_detections.h"
+#include "boxes.h"
+#include "nms.h"
+#include "ranking.h"
+
+namespace densepose {
+namespace {
+
+constexpr const char* kName = BoxDetections::kName;
+
+void check_sizes(const Tensor& sizes) {
+  if (!sizes.data) return;
+  for (int i = 0; i < 4; ++i) check(sizes.as<const std::int32_t>()[i] > 0, kName, "input sizes must be positive");
+}
+
+// The pictures' sizes, and the way from the resized one to the original.
+struct Pictures {
+  float height, width, original_height, original_width;
+  float scale_x, scale_y;
+};
+
+Pictures read_sizes(const std::int32_t* sizes) {
+  // The ratios are taken in double and rounded once, as Python and torch do.
+  return {static_cast<float>(sizes[0]),
+          static_cast<float>(sizes[1]),
+          static_cast<float>(sizes[2]),
+          static_cast<float>(sizes[3]),
+          static_cast<float>(static_cast<double>(sizes[3]) / sizes[1]),
+          static_cast<float>(static_cast<double>(sizes[2]) / sizes[0])};
+}
+
+struct Candidate {
+  Box box;
+  float score;
+};
+
+}  // namespace
+
+void BoxDetections::validate() const {
+  check(bbox_weights.size() == 4, kName, "bbox_weights must be four numbers");
+  for (float w : bbox_weights) check(w != 0 && finite(w), kName, "bbox_weights must be finite and not zero");
+  check(capacity > 0, kName, "capacity must be positive");
+}
+
+void BoxDetections::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
+  check(inputs.size() == 8, kName, std::to_string(inputs.size()) + " inputs; it takes 8");
+  const std::int64_t rows = inputs[0].shape.rank() == 2 ? inputs[0].shape[0] : kUnknown;
+  check_tensor(inputs[0], DataType::kFloat32, {kUnknown, 2}, kName, "class_logits");
+  check_tensor(inputs[1], DataType::kFloat32, {rows, 4}, kName, "deltas");
+  check_tensor(inputs[2], DataType::kFloat32, {rows, 4}, kName, "boxes");
+  check_tensor(inputs[3], DataType::kInt32, {1}, kName, "count");
+  check_tensor(inputs[4], DataType::kInt32, {4}, kName, "sizes");
+  check_tensor(inputs[5], DataType::kFloat32, {1}, kName, "score_threshold");
+  check_tensor(inputs[6], DataType::kFloat32, {1}, kName, "nms_threshold");
+  check_tensor(inputs[7], DataType::kInt32, {1}, kName, "max_detections");
+  check_sizes(inputs[4]);
+  outputs[0] = {DataType::kFloat32, {capacity, 4}};
+  outputs[1] = {DataType::kFloat32, {capacity, 4}};
+  outputs[2] = {DataType::kFloat32, {capacity}};
+  outputs[3] = {DataType::kInt32, {1}};
+}
+
+void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const {
+  const float* logits = inputs[0].as<const float>();
+  const float* deltas = inputs[1].as<const float>();
+  const float* proposals = inputs[2].as<const float>();
+  const std::int64_t rows = std::clamp<std::int64_t>(*inputs[3].as<const std::int32_t>(), 0, inputs[0].shape[0]);
+  const Pictures pictures = read_sizes(inputs[4].as<const std::int32_t>());
+  const float score_threshold = *inputs[5].as<const float>();
+  const float nms_threshold = *inputs[6].as<const float>();
+  const std::int64_t limit = std::clamp<std::int64_t>(*inputs[7].as<const std::int32_t>(), 0, capacity);
+
+  Candidate* candidates = scratch.take<Candidate>(static_cast<std::size_t>(rows));
+  RankKey* keys = scratch.take<RankKey>(static_cast<std::size_t>(rows));
+  std::uint32_t found = 0;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const float score = person_score(logits + 2 * i);
+    if (!(score > score_threshold)) continue;
+    const Box box = apply_deltas(load_box(proposals + 4 * i), deltas + 4 * i, bbox_weights.data());
+    if (!finite(box)) continue;
+    candidates[found] = {clip(box, pictures.height, pictures.width), score};
+    keys[found] = rank_key(score, found);
+    ++found;
+  }
+  std::sort(keys, keys + found);
+
+  float* boxes_network = outputs[0].as<float>();
+  float* boxes_original = outputs[1].as<float>();
+  float* scores = outputs[2].as<float>();
+  KeptBoxes kept(std::min<std::int64_t>(limit, found), nms_threshold, scratch);
+  std::int64_t count = 0;
+  for (std::uint32_t i = 0; i < found && kept.count() < limit; ++i) {
+    const Candidate& candidate = candidates[rank_index(keys[i])];
+    if (kept.suppress(candidate.box)) continue;
+    kept.keep(candidate.box);  // and takes one of the places, even if it is empty in the original picture
+    const Box original = clip(scale(candidate.box, pictures.scale_x, pictures.scale_y), pictures.original_height,
+                              pictures.original_width);
+    if (!sides_exceed(original, 0)) continue;
+    store_box(candidate.box, boxes_network + 4 * count);
+    store_box(original, boxes_original + 4 * count);
+    scores[count++] = candidate.score;
+  }
+  std::fill(boxes_network + 4 * count, boxes_network + 4 * capacity, 0.0f);
+  std::fill(boxes_original + 4 * count, boxes_original + 4 * capacity, 0.0f);
+  std::fill(scores + count, scores + capacity, 0.0f);
+  *outputs[3].as<std::int32_t>() = static_cast<std::int32_t>(count);
+}
+
+}  // namespace densepose

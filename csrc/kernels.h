@@ -1,0 +1,91 @@
+// The hot loops, compiled once per instruction set from kernels_generic.inc and chosen at run time (isa.h).
+//
+// This header is all that those translation units share with the rest of the program. They must stay free of inline
+// functions and templates with external linkage: the linker keeps one copy of such a function, and it could keep the
+// AVX-512 one for a processor that has none.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace densepose {
+
+// For each bin of one axis of a RoI, which source pixels it reads: bin p averages index[t], weighted by weight[t], for
+// the taps t in [first[p], first[p + 1]).
+struct AxisTaps {
+  std::int32_t* first;
+  std::int32_t* index;
+  float* weight;
+};
+
+// Some rows of a picture or a map, and how much of each goes into their sum.
+struct RowTaps {
+  const std::int32_t* index;
+  const float* weight;
+  std::int32_t count;
+};
+
+// Boxes as one array per coordinate, readable up to a multiple of kBoxPadding.
+struct BoxColumns {
+  const float *x0, *y0, *x1, *y1, *area;
+  std::int64_t count;
+};
+inline constexpr std::int64_t kBoxPadding = 16;
+
+// Horizontal bilinear taps of every pixel of an output row: source[index[x]] and its right neighbour.
+struct PixelTaps {
+  const std::int32_t* index;
+  const float *low_weight, *high_weight;
+};
+// Rows of pixels are readable and writable up to a multiple of kPixelPadding, and so are their taps, in ascending order.
+// A row of a map is readable up to kMapPadding beyond its end.
+inline constexpr std::int64_t kPixelPadding = 16;
+inline constexpr std::int64_t kMapPadding = 48;
+
+// Two horizontally resampled rows of a map, channel after channel, and their weights.
+struct RowPair {
+  const float *low, *high;
+  std::int64_t channel_stride;
+  std::int64_t channels;
+};
+
+struct Kernels {
+  const char* isa;
+
+  // The arrays below are indexed by DataType: float32, float16, uint8, int8.
+
+  // out[i] = sum over the taps of weight * source[index * row_stride + i], for i < length.
+  void (*combine_rows[4])(const void* source, std::int64_t row_stride, RowTaps taps, std::int64_t length, float* out);
+
+  // Features with adjacent channels: out[q][c] = bias[q] + sum over the taps of bin q of weight * row[index][c].
+  void (*pool_pixels[4])(const float* row, AxisTaps taps, std::int64_t bins, std::int64_t channels, const float* bias,
+                         void* out);
+
+  // Planar features: out[q] = bias[q] + sum over the taps of bin q of weight * row[index].
+  void (*pool_plane[4])(const float* row, AxisTaps taps, std::int64_t bins, const float* bias, void* out);
+
+  // The first box at or after `begin` whose intersection with `box` exceeds `bound` times their union, or boxes.count.
+  // Rounding is not that of iou(): whoever needs the exact decision leaves a margin and asks iou() for what is found.
+  std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin, const float box[4], float bound);
+
+  // out[x] = source[index[x]] * low_weight[x] + source[index[x] + 1] * high_weight[x], for x < width.
+  void (*resample_row)(const float* source, PixelTaps taps, std::int64_t width, float* out);
+
+  // labels[x] = argmax(fine) * (argmax(coarse) > 0) of the rows weighted by low_weight and high_weight.
+  void (*label_row)(RowPair coarse, RowPair fine, float low_weight, float high_weight, std::int64_t width,
+                    std::uint8_t* labels);
+};
+
+namespace baseline {
+extern const Kernels kTable;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const Kernels kTable;
+}
+namespace avx512 {
+extern const Kernels kTable;
+}
+#endif
+
+}  // namespace densepose

@@ -1,0 +1,2 @@
+#define DENSEPOSE_ISA avx2
+#include "kernels_generic.inc"

@@ -1,0 +1,32 @@
+// Our own threads, for the work that no vendor's runtime schedules: pre-processing, and ops called from Python.
+#pragma once
+
+#include "scratch.h"
+
+namespace densepose {
+
+inline constexpr int kMaxThreads = 256;
+
+// At most `threads` threads: the caller and the process's workers, which all pools share. Workers are started when they
+// are first needed and then kept. Any number of threads may run() at the same time, also from inside a body, and also
+// in the child of a fork(), which starts workers of its own. run() throws nothing; where the system grants no more
+// workers, those there are and the caller do the work. The body must not throw.
+class ThreadPool final : public Parallel {
+ public:
+  explicit ThreadPool(int threads) : threads_(threads) {}
+
+ protected:
+  void run(std::int64_t count, std::int64_t grain, const void* body, Invoke invoke) const override;
+
+ private:
+  int threads_;
+};
+
+// For 1 thread the calling one, else a pool of that many. Lives as long as the process. Throws std::invalid_argument
+// for a number outside [1, kMaxThreads].
+const Parallel& parallel_with(int threads);
+
+// The calling thread's own scratch memory over parallel_with(threads), reset. It keeps what the largest frame needed.
+Scratch& thread_scratch(int threads);
+
+}  // namespace densepose

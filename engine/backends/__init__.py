@@ -1,0 +1,49 @@
+"""Vendors' runtimes behind one protocol. A backend module is imported when it is used, never before.
+
+A backend module offers::
+
+    build(graph: bytes, precision: str) -> tuple[dict[str, bytes], dict[str, str]]   # payload, versions; BuildError
+    load(engine: EngineFile, **options) -> Session                                   # BackendUnavailable, EngineFileError
+    versions() -> dict[str, str]
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import BackendUnavailable
+
+_MODULES = {"openvino": "openvino"}
+
+
+class Request(Protocol):
+    """One picture's way through the graph. Everything it hands out is borrowed until the request is given back."""
+
+    def image(self, height: int, width: int) -> np.ndarray:
+        """The input tensor, float32, to be filled in place; its layout is the session's ``image_layout``."""
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the graph on the image and the other inputs; outputs by name. ``InferenceError`` if the runtime fails."""
+
+
+class Session(Protocol):
+    """A compiled graph, safe for several threads."""
+
+    image_layout: str  # "NCHW" or "NHWC"
+
+    def request(self) -> AbstractContextManager[Request]:
+        """A free request; waits for one while as many callers as there are requests hold one."""
+
+    def close(self) -> None: ...
+
+
+def backend_module(name: str) -> ModuleType:
+    """The module of backend ``name``; ``BackendUnavailable`` if there is no such backend or its runtime is missing."""
+    if name not in _MODULES:
+        raise BackendUnavailable(f"no backend '{name}' in this version; it has: {', '.join(sorted(_MODULES))}")
+    return importlib.import_module(f"{__name__}.{_MODULES[name]}")

@@ -1,0 +1,252 @@
+"""The thin API: load an engine, give it pictures, get people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from . import _core
+from .backends import Session, backend_module
+from .engine_file import EngineFile, read_engine_file
+from .errors import EngineFileError
+from .preprocess import letterbox_size, padded_size, shortest_edge_size, to_rgb_array
+from .result import DensePoseResult
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Picture = np.ndarray | str | os.PathLike[str] | Image
+
+CONFIDENCES = ("sigma_2", "kappa_u", "kappa_v", "fine_segm_confidence", "coarse_segm_confidence")
+
+
+def default_cache_dir() -> Path | None:
+    """``$XDG_CACHE_HOME/densepose-engine``, else the same in ``~/.cache``; None where there is no home."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "densepose-engine"
+    except RuntimeError:
+        return None
+
+
+class Engine:
+    """A DensePose R-CNN, compiled and ready.
+
+    Make one with ``Engine.load``. Several threads may call ``infer`` at the same time. It is a context manager; ``close``
+    frees the memory.
+    """
+
+    def __init__(self, session: Session, file: EngineFile, num_threads: int | None = None) -> None:
+        self._session: Session | None = session
+        self._model = file.model
+        self.backend = file.backend
+        self.precision = file.precision
+        self._num_threads = num_threads or os.cpu_count() or 1
+        try:
+            data = file.model["input"]
+            self._input_size: tuple[int, int] | None = tuple(data["size"]) if data["size"] else None
+            self._mean = np.asarray(data["mean_rgb"], np.float32).reshape(3)
+            self._min_size, self._max_size = int(data["min_size"]), int(data["max_size"])
+            self._divisor = int(data["divisor"])
+            self._defaults = {name: file.model["defaults"][name] for name in _SETTINGS}
+            self._capacity = {name: int(file.model["capacity"][name]) for name in ("max_people", "max_proposals")}
+            self._confidences = [name for name in CONFIDENCES if name in file.model["maps"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineFileError(f"the engine's manifest does not describe its model ({error!r}); build it again") from error
+        self._chart = _core.ops.ChartResult(layout="NCHW")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "CPU",
+        num_threads: int | None = None,
+        num_requests: int = 4,
+        cache_dir: str | os.PathLike[str] | None = "auto",
+        warm_up: int = 8,
+    ) -> Engine:
+        """Load and compile the engine at ``path``.
+
+        Args:
+            device: "CPU" for engines of the openvino backend.
+            num_threads: of the whole engine; None leaves it to the runtime.
+            num_requests: how many callers can be inside ``infer`` at once; further ones wait.
+            cache_dir: where compiled graphs are kept for a faster next load; "auto" is the user's cache folder, None
+                turns it off. A folder that cannot be written is no error.
+            warm_up: the head is run for 1 .. this many people, so that no count pays a first-time cost later; 0 for none.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            EngineFileError: it is damaged, of another version, or no engine.
+            BackendUnavailable: the vendor's runtime is not installed, or cannot use ``device``.
+        """
+        for name, value, least in (("num_requests", num_requests, 1), ("warm_up", warm_up, 0), ("num_threads", num_threads, 1)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        file = read_engine_file(path)
+        cache = default_cache_dir() if cache_dir == "auto" else None if cache_dir is None else Path(cache_dir)
+        try:
+            session = backend_module(file.backend).load(
+                file, device=device, num_threads=num_threads, num_requests=num_requests, cache_dir=cache
+            )
+            engine = cls(session, file, num_threads)
+        except EngineFileError as error:
+            raise EngineFileError(f"{path}: {error}") from error
+        engine._warm_up(warm_up)
+        return engine
+
+    @overload
+    def infer(
+        self,
+        image: Picture,
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_people: int | None = None,
+        max_proposals: int | None = None,
+    ) -> DensePoseResult: ...
+
+    @overload
+    def infer(
+        self,
+        image: Sequence[Picture],
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_people: int | None = None,
+        max_proposals: int | None = None,
+    ) -> list[DensePoseResult]: ...
+
+    def infer(
+        self,
+        image: Picture | Sequence[Picture],
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_people: int | None = None,
+        max_proposals: int | None = None,
+    ) -> DensePoseResult | list[DensePoseResult]:
+        """Find people and their dense poses.
+
+        Args:
+            image: uint8 RGB array of shape (height, width, 3), a path, a PIL image, or a list of these.
+            score_threshold: people with a score above this, in [0, 1].
+            nms_threshold: of two boxes with a larger IoU, the better one stays; in [0, 1].
+            max_people: at most this many, best first.
+            max_proposals: how many regions the box head looks at; fewer is faster and finds less.
+            All four default to what the model's configuration says.
+
+        Returns:
+            A ``DensePoseResult``, or a list of them for a list. Results own their memory.
+
+        Raises:
+            TypeError, ValueError: an argument is not what it should be.
+            ImageError: a file cannot be read as a picture.
+            InferenceError: the runtime failed; the engine can still be used.
+        """
+        settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
+        if isinstance(image, (list, tuple)):
+            return [self._infer(to_rgb_array(one), settings) for one in image]
+        return self._infer(to_rgb_array(image), settings)
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(height, width) of the network's input; None for a dynamic engine."""
+        return self._input_size
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What the graph says of itself: architecture, sizes, defaults, provenance."""
+        return self._model
+
+    def close(self) -> None:
+        """Free the compiled graph; ``infer`` raises ValueError afterwards."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        size = "dynamic" if self._input_size is None else "{}x{}".format(*self._input_size)
+        return f"Engine({self._model.get('architecture', '?')}, {self.backend}, {self.precision}, input {size})"
+
+    def _settings(
+        self, score: float | None, nms: float | None, people: int | None, proposals: int | None
+    ) -> dict[str, np.ndarray]:
+        values: dict[str, np.ndarray] = {}
+        for name, given in (("score_threshold", score), ("nms_threshold", nms)):
+            value = self._defaults[name] if given is None else given
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a number in [0, 1], not {value!r}")
+            values[name] = np.array([value], np.float32)
+        for name, given in (("max_people", people), ("max_proposals", proposals)):
+            capacity = self._capacity[name]
+            value = min(self._defaults[name], capacity) if given is None else given
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= capacity:
+                raise ValueError(f"{name} must be an integer in [0, {capacity}], which is what the graph was exported with, not {value!r}")
+            values[_GRAPH_NAMES.get(name, name)] = np.array([value], np.int32)
+        return values
+
+    def _resized_size(self, height: int, width: int) -> tuple[int, int]:
+        if self._input_size is not None:
+            return letterbox_size(height, width, *self._input_size)
+        return shortest_edge_size(height, width, self._min_size, self._max_size)
+
+    def _infer(self, rgb: np.ndarray, settings: dict[str, np.ndarray]) -> DensePoseResult:
+        if self._session is None:
+            raise ValueError("this engine is closed; load it again")
+        height, width = rgb.shape[:2]
+        resized = self._resized_size(height, width)
+        padded = self._input_size or padded_size(*resized, self._divisor)
+        with self._session.request() as request:
+            _core.preprocess(
+                rgb,
+                *resized,
+                self._mean,
+                request.image(*padded),
+                layout=self._session.image_layout,
+                threads=self._num_threads,
+            )
+            sizes = np.array([*resized, height, width], np.int32)
+            return self._result(request.run({"sizes": sizes, **settings}), (height, width))
+
+    def _result(self, outputs: dict[str, np.ndarray], image_size: tuple[int, int]) -> DensePoseResult:
+        boxes = np.array(outputs["boxes"], np.float32)
+        maps = [outputs[name] for name in ("coarse_segm", "fine_segm", "u", "v")]
+        confidences = [outputs[name] for name in self._confidences]
+        labels, uv, offsets, values = self._chart(*maps, boxes, *confidences, threads=self._num_threads)
+        return DensePoseResult.from_flat(
+            boxes=boxes,
+            scores=np.array(outputs["scores"], np.float32),
+            labels=labels,
+            uv=uv,
+            offsets=offsets,
+            image_size=image_size,
+            confidence_names=tuple(self._confidences),
+            confidences=values,
+        )
+
+    def _warm_up(self, people: int) -> None:
+        height, width = self._input_size or (self._min_size, self._min_size * 4 // 3)
+        grey = np.full((height, width, 3), 127, np.uint8)
+        for count in range(1, min(people, self._capacity["max_people"]) + 1):
+            # Every proposal is a person and none suppresses another: exactly `count` people.
+            self.infer(grey, score_threshold=0, nms_threshold=1, max_people=count)
+
+
+_SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
+_GRAPH_NAMES = {"max_people": "max_detections"}
+

@@ -1,0 +1,63 @@
+"""Placing channels-last layout at the custom nodes' boundaries, for vendors whose convolutions work in it anyway.
+
+The graph stays NCHW by declaration; a Transpose around each custom node says that the node itself reads and writes
+NHWC. The vendor's compiler then drops each Transpose against its own internal layout, and RoIAlign finds the channels
+of a pixel side by side, which makes it several times faster.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .graph import DOMAIN
+
+_TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
+# Which inputs are feature maps (rank 4) follows from the shapes of these nodes' contracts: all but the last few.
+_SMALL_INPUTS = {"GenerateProposals": 2, "MultilevelRoiAlign": 2}
+
+
+def place_nhwc(model: ir.Model) -> None:
+    """Make every custom node that reads maps read (and, if it writes maps, write) NHWC, in place."""
+    transposed: dict[ir.Value, ir.Value] = {}  # one Transpose per map, however many nodes read it
+    for node in list(model.graph):
+        if node.domain != DOMAIN or node.op_type not in _SMALL_INPUTS:
+            continue
+        if node.attributes["layout"].as_string() == "NHWC":
+            continue
+        for index in range(len(node.inputs) - _SMALL_INPUTS[node.op_type]):
+            source = node.inputs[index]
+            assert source is not None
+            if source not in transposed:
+                transpose = _transpose(source, _TO_NHWC, f"{source.name}/nhwc")
+                model.graph.insert_before(node, transpose)
+                transposed[source] = transpose.outputs[0]
+            node.replace_input_with(index, transposed[source])
+        node.attributes["layout"] = ir.AttrString("layout", "NHWC")
+        if node.op_type == "MultilevelRoiAlign":
+            _write_nhwc(model.graph, node)
+
+
+def _write_nhwc(graph: ir.Graph, node: ir.Node) -> None:
+    output = node.outputs[0]
+    name = output.name
+    back = _transpose(output, _TO_NCHW, f"{name}/nchw")
+    ir.convenience.replace_all_uses_with(output, back.outputs[0])
+    back.replace_input_with(0, output)
+    graph.insert_after(node, back)
+    # Who cuts the graph at this name wants the map as everybody else sees it.
+    output.name, back.outputs[0].name = f"{name}/nhwc", name
+    back.outputs[0].shape = output.shape
+    output.shape = _permuted(output.shape, _TO_NHWC)
+
+
+def _transpose(source: ir.Value, permutation: list[int], name: str) -> ir.Node:
+    node = ir.node("Transpose", [source], {"perm": permutation}, name=name)
+    node.outputs[0].name = f"{name}:0"
+    if source.dtype is not None:
+        node.outputs[0].dtype = source.dtype
+        node.outputs[0].shape = _permuted(source.shape, permutation)
+    return node
+
+
+def _permuted(shape: ir.Shape | None, permutation: list[int]) -> ir.Shape | None:
+    return None if shape is None else ir.Shape([shape[axis] for axis in permutation])

@@ -1,0 +1,134 @@
+"""How far it is, on stderr: a bar where the number of steps is known, the running stage where it is not.
+
+On a terminal they are redrawn in place and vanish at the end. Elsewhere (a log file, a pipe) what takes longer than two
+seconds says so in plain lines.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TextIO
+
+from .terminal import printable, say
+
+_PATIENCE = 2.0  # seconds without a sign of life that nobody minds
+_DRAW_EVERY, _LINE_EVERY = 0.1, 15.0  # seconds, on a terminal and in a log
+_ERASE, _FRAMES = "\r\x1b[K", "|/-\\"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def duration(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class ProgressBar:
+    """Steps done of ``total``, and when it will be finished.
+
+    Print to the same terminal only after ``clear``; the next ``advance`` draws the bar again.
+    """
+
+    def __init__(self, total: int, unit: str, enabled: bool = True) -> None:
+        self._total, self._unit = total, unit
+        self._stream = sys.stderr
+        self._enabled = enabled and self._stream is not None and total > 0
+        self._terminal = _is_terminal(self._stream)
+        self._done = 0
+        self._start = time.monotonic()
+        self._next = self._start + (_DRAW_EVERY if self._terminal else _PATIENCE)
+        self._drawn = False
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._done += 1
+        now = time.monotonic()
+        if not self._enabled or now < self._next:
+            return
+        self._next = now + (_DRAW_EVERY if self._terminal else _LINE_EVERY)
+        text = self._text(now - self._start)
+        if not self._terminal:
+            say(text)
+            return
+        bar = max(min(shutil.get_terminal_size().columns - len(text) - 4, 40), 0)
+        filled = bar * self._done // self._total
+        self._stream.write(f"{_ERASE}[{'=' * filled}{' ' * (bar - filled)}] {text}" if bar else f"{_ERASE}{text}")
+        self._stream.flush()
+        self._drawn = True
+
+    def clear(self) -> None:
+        """Take the bar off the terminal."""
+        if self._drawn:
+            self._stream.write(_ERASE)
+            self._stream.flush()
+            self._drawn = False
+            self._next = 0.0  # it has to come back with the next step, not a tenth of a second later
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def _text(self, elapsed: float) -> str:
+        left = elapsed / self._done * (self._total - self._done)
+        return f"{self._done}/{self._total} {self._unit}, {duration(elapsed)} gone, {duration(left)} left"
+
+
+class Stages:
+    """Says which stage of a piece of work is running, for work that cannot say how far it is.
+
+    A call with a stage's name begins it; the end of the ``with`` block ends the last.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._stream = sys.stderr
+        self._enabled = enabled and self._stream is not None
+        self._terminal = _is_terminal(self._stream)
+        self._stage = ""
+        self._start = time.monotonic()
+        self._stop = threading.Event()
+        # A thread of its own, because the work sits in a vendor's compiler for seconds.
+        self._thread = threading.Thread(target=self._run, name="densepose-engine progress", daemon=True)
+
+    def __call__(self, stage: str) -> None:
+        self._stage = printable(stage)
+
+    def __enter__(self) -> Stages:
+        if self._enabled:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._enabled:
+            self._thread.join()
+
+    def _run(self) -> None:
+        drawn, said, frame = False, "", 0
+        while not self._stop.wait(_DRAW_EVERY):
+            elapsed, stage = time.monotonic() - self._start, self._stage
+            if self._terminal:
+                frame += 1
+                self._stream.write(f"{_ERASE}{_FRAMES[frame % 4]} {stage}, {elapsed:.0f} s")
+                self._stream.flush()
+                drawn = True
+            elif elapsed > _PATIENCE and stage != said:
+                say(f"{stage} ...")
+                said = stage
+        if drawn:
+            self._stream.write(_ERASE)
+            self._stream.flush()

@@ -1,0 +1,264 @@
+"""What the engine finds: boxes, scores and dense poses of the people in one picture, and the file that holds them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import DensePoseEngineError
+
+PARTS = 24  # labels are 1 .. 24; 0 is background
+_DEFLATE_RATIO = 1032  # deflate cannot compress better than this: what declares more is no honest file
+
+
+def patch_size(box: np.ndarray) -> tuple[int, int]:
+    """(height, width) of the patch of a box, float32 xyxy: detectron2 subtracts in float32 and then truncates."""
+    x0, y0, x1, y1 = box.astype(np.float32)
+    return max(int(y1 - y0), 1), max(int(x1 - x0), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """One person of a result; arrays are views into it."""
+
+    box: np.ndarray
+    """float32 [4]: x0, y0, x1, y1 in pixels of the picture."""
+    score: float
+    x: int
+    """Column of the patch's left edge in the picture."""
+    y: int
+    """Row of the patch's top edge in the picture."""
+    labels: np.ndarray
+    """uint8 [h, w]: 0 is background, 1 .. 24 the part."""
+    uv: np.ndarray
+    """float32 [2, h, w]: U and V, each about 0 .. 1, on the part's chart."""
+    confidences: dict[str, np.ndarray]
+    """Name -> float32 [h, w]."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DensePoseResult:
+    """The people in one picture, best first.
+
+    Person k's patch has ``max(int(y1 - y0), 1)`` rows and ``max(int(x1 - x0), 1)`` columns, subtracted in float32, and
+    its top left pixel is the picture's at row ``int(y0)`` and column ``int(x0)``, as in detectron2.
+
+    Raises (on construction):
+        ValueError: shapes, dtypes or lengths that do not belong together.
+    """
+
+    boxes: np.ndarray
+    """float32 [N, 4]: x0, y0, x1, y1 in pixels of the picture."""
+    scores: np.ndarray
+    """float32 [N]."""
+    labels: Sequence[np.ndarray]
+    """N arrays, uint8 [h, w]: 0 is background, 1 .. 24 the part."""
+    uv: Sequence[np.ndarray]
+    """N arrays, float32 [2, h, w]: U and V, each about 0 .. 1; 0 on background."""
+    image_size: tuple[int, int]
+    """(height, width) of the picture."""
+    confidences: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    """Name -> N arrays, float32 [h, w]: of sigma_2, kappa_u, kappa_v, fine_segm_confidence, coarse_segm_confidence those
+    that the network has."""
+
+    def __post_init__(self) -> None:
+        people = len(self.scores)
+        _check("scores", self.scores, np.float32, (people,))
+        _check("boxes", self.boxes, np.float32, (people, 4))
+        height, width = self.image_size
+        if height < 1 or width < 1:
+            raise ValueError(f"image_size must be (height, width), at least 1 each, not {self.image_size}")
+        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
+            raise ValueError("boxes and scores must be finite")
+        maps: dict[str, Sequence[np.ndarray]] = {"labels": self.labels, "uv": self.uv, **self.confidences}
+        for name, arrays in maps.items():
+            if len(arrays) != people:
+                raise ValueError(f"{name} has {len(arrays)} arrays, there are {people} people")
+        for k, box in enumerate(self.boxes):
+            size = patch_size(box)
+            _check(f"labels[{k}]", self.labels[k], np.uint8, size)
+            _check(f"uv[{k}]", self.uv[k], np.float32, (2, *size))
+            for name, arrays in self.confidences.items():
+                _check(f"{name}[{k}]", arrays[k], np.float32, size)
+
+    @classmethod
+    def from_flat(
+        cls,
+        *,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        uv: np.ndarray,
+        offsets: np.ndarray,
+        image_size: tuple[int, int],
+        confidence_names: Sequence[str] = (),
+        confidences: np.ndarray | None = None,
+    ) -> DensePoseResult:
+        """A result over the flat buffers that the ChartResult op fills, person after person; nothing is copied.
+
+        Args:
+            labels: uint8 [T].
+            uv: float32 [2T]: u and then v of each person.
+            offsets: int64 [N + 1]: where each person begins in ``labels``, and T.
+            confidence_names: of the E confidences.
+            confidences: float32 [E * T]: the E maps of each person.
+
+        Raises:
+            ValueError: the buffers do not hold what boxes and offsets say.
+        """
+        count = len(confidence_names)
+        total = int(offsets[-1])
+        values = np.zeros(0, np.float32) if confidences is None else confidences
+        for name, size, expected in (
+            ("offsets", len(offsets), len(boxes) + 1),
+            ("labels", labels.size, total),
+            ("uv", uv.size, 2 * total),
+            ("confidences", values.size, count * total),
+        ):
+            if size != expected:
+                raise ValueError(f"{name} has {size} elements, there must be {expected}")
+        split: tuple[list[np.ndarray], ...] = tuple([] for _ in range(2 + count))
+        for box, begin, end in zip(boxes, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            h, w = patch_size(box)
+            if end - begin != h * w:
+                raise ValueError(f"a box of {h} x {w} pixels has {end - begin} labels")
+            split[0].append(labels[begin:end].reshape(h, w))
+            split[1].append(uv[2 * begin : 2 * end].reshape(2, h, w))
+            for e, maps in enumerate(values[count * begin : count * end].reshape(count, h, w)):
+                split[2 + e].append(maps)
+        of_name = {name: tuple(maps) for name, maps in zip(confidence_names, split[2:], strict=True)}
+        return cls(boxes, scores, tuple(split[0]), tuple(split[1]), image_size, of_name)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        scores = ", ".join(f"{score:.2f}" for score in self.scores[:8]) + (", ..." if len(self) > 8 else "")
+        people = f"{len(self)} {'person' if len(self) == 1 else 'people'}"
+        confidences = f", with {', '.join(self.confidences)}" if self.confidences else ""
+        return f"DensePoseResult({people}{f' ({scores})' if len(self) else ''} in {width} x {height} pixels{confidences})"
+
+    def __eq__(self, other: object) -> bool:
+        """The same people, bit for bit (NaN equals NaN)."""
+        if not isinstance(other, DensePoseResult):
+            return NotImplemented
+        mine, theirs = _arrays(self), _arrays(other)
+        return mine.keys() == theirs.keys() and all(
+            a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            for a, b in ((mine[name], theirs[name]) for name in mine)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def person(self, k: int) -> Person:
+        """Person k, counted from the best; negative k counts from the end. Raises IndexError."""
+        if not -len(self) <= k < len(self):
+            raise IndexError(f"there is no person {k}, the result has {len(self)}")
+        x, y = int(self.boxes[k, 0]), int(self.boxes[k, 1])
+        confidences = {name: maps[k] for name, maps in self.confidences.items()}
+        return Person(self.boxes[k], float(self.scores[k]), x, y, self.labels[k], self.uv[k], confidences)
+
+    def iuv(self, height: int | None = None, width: int | None = None) -> np.ndarray:
+        """The IUV image: uint8 [height, width, 3] with the channels part (0 .. 24), U * 255 and V * 255.
+
+        U and V are clipped to 0 .. 1 and their products truncated, as DensePose's evaluation and visualiser do. Where
+        people overlap, the one with the higher score is on top; a person's background pixels hide nobody. Another size
+        than the picture's, which is the default, is sampled at the nearest pixel: labels cannot be interpolated.
+        """
+        rows, columns = self.image_size
+        canvas = np.zeros((rows, columns, 3), np.uint8)
+        for k in np.argsort(self.scores, kind="stable"):
+            person = self.person(int(k))
+            h, w = person.labels.shape
+            y0, x0 = max(person.y, 0), max(person.x, 0)
+            y1, x1 = min(person.y + h, rows), min(person.x + w, columns)
+            if y1 <= y0 or x1 <= x0:
+                continue
+            part = np.s_[y0 - person.y : y1 - person.y, x0 - person.x : x1 - person.x]
+            labels = person.labels[part]
+            uv = np.clip(person.uv[(slice(None), *part)] * 255, 0, 255).astype(np.uint8)
+            np.copyto(canvas[y0:y1, x0:x1], np.stack([labels, *uv], axis=-1), where=(labels > 0)[..., None])
+        height, width = rows if height is None else height, columns if width is None else width
+        if height < 1 or width < 1:
+            raise ValueError(f"height and width must be at least 1, not {height} and {width}")
+        if (height, width) == (rows, columns):
+            return canvas
+        y = (2 * np.arange(height) + 1) * rows // (2 * height)
+        x = (2 * np.arange(width) + 1) * columns // (2 * width)
+        return canvas[y[:, None], x]
+
+    def to_dict(self, pixels: bool = False) -> dict[str, Any]:
+        """For JSON: ``image_size`` and, per person, ``box``, ``score`` and ``patch`` (x, y, height, width).
+
+        ``pixels`` adds each person's ``labels``, ``uv`` and ``confidences`` as nested lists, which are large.
+        """
+        people = []
+        for k in range(len(self)):
+            person = self.person(k)
+            height, width = person.labels.shape
+            entry: dict[str, Any] = {
+                "box": person.box.tolist(),
+                "score": person.score,
+                "patch": {"x": person.x, "y": person.y, "height": height, "width": width},
+            }
+            if pixels:
+                entry["labels"] = person.labels.tolist()
+                entry["uv"] = person.uv.tolist()
+                entry["confidences"] = {name: values.tolist() for name, values in person.confidences.items()}
+            people.append(entry)
+        height, width = self.image_size
+        return {"image_size": {"height": height, "width": width}, "people": people}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an ``.npz`` without pickled objects, under exactly this name; nobody ever sees half a file.
+
+        Its arrays are ``boxes``, ``scores``, ``labels_K`` and ``uv_K`` for person K, ``image_size``,
+        ``confidence_names`` and, for each of these, ``NAME_K``.
+        """
+        path = Path(path)
+        # Not tempfile: its files are readable by their owner alone.
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with temporary.open("xb") as stream:
+                np.savez_compressed(stream, **_arrays(self))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> DensePoseResult:
+        """Read what ``save`` wrote, or any file with at least its first four kinds of arrays (``uv_K`` may be float16).
+
+        Without ``image_size`` the picture is taken to end where the boxes do. Nothing is unpickled, and no array is
+        allocated before its size was compared with its box and with the file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DensePoseEngineError: it is truncated, damaged, or no result.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+                return _read(archive)
+        except (FileNotFoundError, MemoryError):
+            raise
+        # What zipfile and numpy raise on damaged files is not documented; it has included all of these.
+        except (
+            OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error
+        ) as error:
+            raise DensePoseEngineError(f"{path} is not a readable DensePose result: {error}") from error
+
+
+def _check(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{name} is {given}, it must be {np.dtype(dtype)} {shape}")

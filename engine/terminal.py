@@ -1,0 +1,26 @@
+"""Text for a person's terminal."""
+
+from __future__ import annotations
+
+import sys
+
+
+def printable(text: object) -> str:
+    """``str(text)`` with everything escaped that is no visible character.
+
+    File names and manifests come from anywhere; none of them may move the cursor or break a line.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in str(text)
+    )
+
+
+def say(text: str) -> None:
+    """One remark on stderr, so that stdout holds results alone."""
+    if sys.stderr is not None:  # it is None where the shell closed it
+        print(f"densepose-engine: {text}", file=sys.stderr, flush=True)
+
+
+def megabytes(size: float) -> str:
+    """A file size for people."""
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,29 @@
+"""Builds the compiled core and the OpenVINO plugin with CMake; everything else about the package is in pyproject.toml."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class CMakeBuild(build_ext):
+    """One CMake project builds all binaries, into the folder where setuptools expects the first."""
+
+    def build_extension(self, ext: Extension) -> None:
+        package = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        options = [f"-DDENSEPOSE_OUTPUT_DIR={package}", f"-DPython_EXECUTABLE={sys.executable}", "-GNinja"]
+        openvino = importlib.util.find_spec("openvino")
+        if openvino and openvino.submodule_search_locations:
+            options.append(f"-DOpenVINO_DIR={openvino.submodule_search_locations[0]}/cmake")
+        options += os.environ.get("CMAKE_ARGS", "").split()
+        subprocess.run(["cmake", "-S", Path(__file__).parent, "-B", build, *options], check=True)
+        subprocess.run(["cmake", "--build", build], check=True)
+
+
+setup(ext_modules=[Extension("densepose_engine._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

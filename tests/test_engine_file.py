@@ -1,0 +1,133 @@
+"""The engine file: what was written comes back, and whatever is wrong with a file is said, never crashed on."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densepose_engine import EngineFileError
+from densepose_engine.engine_file import EngineFile, read_engine_file, read_manifest, write_engine_file
+
+ENGINE = EngineFile(
+    backend="openvino",
+    precision="fp32",
+    model={"architecture": "test"},
+    runtime={"openvino": "1.2.3"},
+    payload={"model.xml": b"<net/>" * 50, "model.bin": bytes(range(256)) * 40},
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "test.engine"
+    write_engine_file(path, ENGINE)
+    return path
+
+
+def test_round_trip(path: Path) -> None:
+    assert read_engine_file(path) == ENGINE
+    assert read_manifest(path)["payload"]["model.bin"]["size"] == 256 * 40
+
+
+def test_the_same_engine_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
+    write_engine_file(tmp_path / "again.engine", ENGINE)
+    assert (tmp_path / "again.engine").read_bytes() == path.read_bytes()
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(path: Path) -> None:
+    before = path.read_bytes()
+    bad = EngineFile("openvino", "fp32", {"not": {"json", "able"}}, {}, {})
+    with pytest.raises(TypeError):
+        write_engine_file(path, bad)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_every_flipped_byte_is_noticed_or_harmless(path: Path) -> None:
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    # Everything around the payload, and a sample of it.
+    places = sorted({*range(0, 900), *range(len(whole) - 400, len(whole)), *rng.integers(0, len(whole), 300).tolist()})
+    noticed = 0
+    for place in places:
+        flipped = bytearray(whole)
+        flipped[place] ^= 0x41
+        path.write_bytes(flipped)
+        try:
+            assert read_engine_file(path) == ENGINE, f"byte {place} changed the engine silently"
+        except EngineFileError as error:
+            assert path.name in str(error)
+            noticed += 1
+    assert noticed > 0.8 * len(places)
+
+
+def test_every_truncation_is_noticed(path: Path) -> None:
+    whole = path.read_bytes()
+    for length in [*range(0, 200, 7), *range(200, len(whole), 131), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(EngineFileError, match=r"test\.engine"):
+            read_engine_file(path)
+
+
+def rewrite_manifest(path: Path, **changes: object) -> None:
+    manifest = {**read_manifest(path), **changes}
+    payload = read_engine_file(path).payload
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest))
+        for name, data in payload.items():
+            archive.writestr(name, data)
+
+
+def test_another_format_version_is_named(path: Path) -> None:
+    rewrite_manifest(path, format_version=99)
+    with pytest.raises(EngineFileError, match=r"version 99.*build it again"):
+        read_engine_file(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"format": "else"}, "not an engine file"),
+        ({"backend": 3}, "backend"),
+        ({"payload": []}, "payload"),
+        ({"payload": {"model.xml": {"size": "300", "sha256": ""}}}, r"model\.xml"),
+        ({"payload": {"gone.bin": {"size": 1, "sha256": ""}}}, r"gone\.bin"),
+        ({"payload": {"model.xml": {"size": 300, "sha256": "0" * 64}}}, "hash"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(path: Path, changes: dict[str, object], match: str) -> None:
+    rewrite_manifest(path, **changes)
+    with pytest.raises(EngineFileError, match=match):
+        read_engine_file(path)
+
+
+def test_what_is_no_engine_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.engine"
+    text.write_text("hello")
+    with pytest.raises(EngineFileError, match="not an engine file"):
+        read_engine_file(text)
+    text.write_bytes(b"")
+    with pytest.raises(EngineFileError, match="empty"):
+        read_engine_file(text)
+    with pytest.raises(EngineFileError, match="folder"):
+        read_engine_file(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_engine_file(tmp_path / "none.engine")
+    with zipfile.ZipFile(text, "w") as archive:
+        archive.writestr("readme.txt", "a zip")
+    with pytest.raises(EngineFileError, match=r"manifest\.json"):
+        read_engine_file(text)
+
+
+def test_a_compressed_member_is_refused_before_it_is_inflated(path: Path) -> None:
+    payload = read_engine_file(path).payload
+    manifest = json.dumps(read_manifest(path))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("manifest.json"), manifest)
+        archive.writestr("model.xml", payload["model.xml"] + bytes(50_000_000))
+    with pytest.raises(EngineFileError, match="not stored"):
+        read_engine_file(path)

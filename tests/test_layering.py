@@ -1,0 +1,81 @@
+"""What must never import what (docs/architecture.md has the table)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "onnx", "onnx_ir", "onnxscript", "openvino", "tensorrt", "pycuda", "PIL", "yaml")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute and relative imports anywhere in a file; relative ones with their dots."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            found |= {prefix} | {f"{prefix}.{alias.name}".replace("..", ".", 0) for alias in node.names}
+    return found
+
+
+def included_files(path: Path) -> set[str]:
+    return set(re.findall(r'#include\s*[<"]([^>"]+)[>"]', path.read_text()))
+
+
+@pytest.mark.parametrize("module", HEAVY)
+def test_importing_the_package_imports_no_runtime(module: str) -> None:
+    code = f"import sys, densepose_engine, densepose_engine.cli; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, f"{module} was imported"
+
+
+@pytest.mark.parametrize("name", ["engine", "result", "preprocess", "engine_file", "visualize"])
+def test_run_time_modules_do_not_reach_into_export_or_calibration(name: str) -> None:
+    imports = imported_modules(ROOT / "engine" / f"{name}.py")
+    assert not [i for i in imports if "export" in i or "calibration" in i]
+
+
+def test_backends_do_not_reach_into_export_or_calibration() -> None:
+    files = list((ROOT / "engine" / "backends").glob("*.py"))
+    assert files
+    for path in files:
+        assert not [i for i in imported_modules(path) if "export" in i or "calibration" in i], path.name
+
+
+def test_the_reference_does_not_import_the_compiled_core() -> None:
+    imports = imported_modules(ROOT / "tests" / "reference.py")
+    assert imports
+    assert not [i for i in imports if "densepose_engine" in i or "torch" in i]
+
+
+def test_kernels_use_the_standard_library_alone() -> None:
+    sources = [p for p in (ROOT / "csrc").iterdir() if not p.name.startswith("bindings") and p.suffix != ".cu"]
+    own = {p.name for p in sources}
+    intrinsics = {"immintrin.h", "pthread.h", "unistd.h"}
+    for path in sources:
+        for include in included_files(path) - own - intrinsics:
+            assert "/" not in include and not include.endswith((".h", ".hpp")), f"{path.name} includes {include}"
+
+
+def test_only_bindings_know_pybind11() -> None:
+    knowing = {p.name for p in (ROOT / "csrc").iterdir() if any("pybind11" in i for i in included_files(p))}
+    assert knowing == {"bindings.cpp", "bindings_preprocess.cpp"}
+
+
+@pytest.mark.parametrize(("plugin", "other"), [("openvino", "NvInfer"), ("tensorrt", "openvino")])
+def test_plugins_know_their_own_vendor_only(plugin: str, other: str) -> None:
+    for path in (ROOT / "plugins" / plugin).glob("*.[ch]pp"):
+        assert not [i for i in included_files(path) if other in i], path.name
+
+
+def test_nothing_imports_the_folders_by_their_own_names() -> None:
+    for path in [*ROOT.glob("engine/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("*.py"), *ROOT.glob("models/*.py")]:
+        roots = {name.split(".")[0] for name in imported_modules(path) if not name.startswith(".")}
+        assert not roots & {"engine", "calibration"}, path
