@@ -1,5 +1,5 @@
-// People from the box head's output: softmax, box decoding, clipping, score threshold, NMS, best D, and the boxes in the
-// original picture. Source: detectron2 modeling/roi_heads/fast_rcnn.py, modeling/postprocessing.py.
+// People from the box head's output: softmax, box decoding, clipping, score threshold, NMS, best D, and the boxes in
+// the original picture. Source: detectron2 modeling/roi_heads/fast_rcnn.py, modeling/postprocessing.py.
 #pragma once
 
 #include <cmath>

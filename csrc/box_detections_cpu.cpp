@@ -4,33 +4,13 @@
 #include "box_detections.h"
 #include "boxes.h"
 #include "nms.h"
+#include "picture_sizes.h"
 #include "ranking.h"
 
 namespace densepose {
 namespace {
 
 constexpr const char* kName = BoxDetections::kName;
-
-void check_sizes(const Tensor& sizes) {
-  if (!sizes.data) return;
-  for (int i = 0; i < 4; ++i) check(sizes.as<const std::int32_t>()[i] > 0, kName, "input sizes must be positive");
-}
-
-// The pictures' sizes, and the way from the resized one to the original.
-struct Pictures {
-  float height, width, original_height, original_width;
-  float scale_x, scale_y;
-};
-
-Pictures read_sizes(const std::int32_t* sizes) {
-  // The ratios are taken in double and rounded once, as Python and torch do.
-  return {static_cast<float>(sizes[0]),
-          static_cast<float>(sizes[1]),
-          static_cast<float>(sizes[2]),
-          static_cast<float>(sizes[3]),
-          static_cast<float>(static_cast<double>(sizes[3]) / sizes[1]),
-          static_cast<float>(static_cast<double>(sizes[2]) / sizes[0])};
-}
 
 struct Candidate {
   Box box;
@@ -52,11 +32,10 @@ void BoxDetections::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const
   check_tensor(inputs[1], DataType::kFloat32, {rows, 4}, kName, "deltas");
   check_tensor(inputs[2], DataType::kFloat32, {rows, 4}, kName, "boxes");
   check_tensor(inputs[3], DataType::kInt32, {1}, kName, "count");
-  check_tensor(inputs[4], DataType::kInt32, {4}, kName, "sizes");
+  check_sizes(inputs[4], kName);
   check_tensor(inputs[5], DataType::kFloat32, {1}, kName, "score_threshold");
   check_tensor(inputs[6], DataType::kFloat32, {1}, kName, "nms_threshold");
   check_tensor(inputs[7], DataType::kInt32, {1}, kName, "max_detections");
-  check_sizes(inputs[4]);
   outputs[0] = {DataType::kFloat32, {capacity, 4}};
   outputs[1] = {DataType::kFloat32, {capacity, 4}};
   outputs[2] = {DataType::kFloat32, {capacity}};
@@ -68,7 +47,7 @@ void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch
   const float* deltas = inputs[1].as<const float>();
   const float* proposals = inputs[2].as<const float>();
   const std::int64_t rows = std::clamp<std::int64_t>(*inputs[3].as<const std::int32_t>(), 0, inputs[0].shape[0]);
-  const Pictures pictures = read_sizes(inputs[4].as<const std::int32_t>());
+  const PictureSizes sizes = read_sizes(inputs[4]);
   const float score_threshold = *inputs[5].as<const float>();
   const float nms_threshold = *inputs[6].as<const float>();
   const std::int64_t limit = std::clamp<std::int64_t>(*inputs[7].as<const std::int32_t>(), 0, capacity);
@@ -81,7 +60,7 @@ void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch
     if (!(score > score_threshold)) continue;
     const Box box = apply_deltas(load_box(proposals + 4 * i), deltas + 4 * i, bbox_weights.data());
     if (!finite(box)) continue;
-    candidates[found] = {clip(box, pictures.height, pictures.width), score};
+    candidates[found] = {clip(box, sizes.height, sizes.width), score};
     keys[found] = rank_key(score, found);
     ++found;
   }
@@ -96,8 +75,8 @@ void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch
     const Candidate& candidate = candidates[rank_index(keys[i])];
     if (kept.suppress(candidate.box)) continue;
     kept.keep(candidate.box);  // and takes one of the places, even if it is empty in the original picture
-    const Box original = clip(scale(candidate.box, pictures.scale_x, pictures.scale_y), pictures.original_height,
-                              pictures.original_width);
+    const Box original =
+        clip(scale(candidate.box, sizes.scale_x, sizes.scale_y), sizes.original_height, sizes.original_width);
     if (!sides_exceed(original, 0)) continue;
     store_box(candidate.box, boxes_network + 4 * count);
     store_box(original, boxes_original + 4 * count);

@@ -57,7 +57,8 @@ DENSEPOSE_HD float sample_map(const float* map, std::int64_t row_stride, std::in
 // Person k's patch has h = max(int(y1 - y0), 1) rows and w = max(int(x1 - x0), 1) columns, subtracted in float32.
 // Logits are resampled to it first (bilinear, half-pixel centres) and argmax follows:
 // label = argmax(fine) * (argmax(coarse) > 0); uv comes from the label's own channel, 0 on background.
-// Outputs, flat, person after person: labels uint8 [T], uv float32 [2T] (u then v of each person), offsets int64 [N + 1]
+// Outputs, flat, person after person: labels uint8 [T], uv float32 [2T] (u then v of each person), offsets int64 [N +
+// 1]
 //   into labels (uv starts at twice that), confidences float32 [E*T] (E maps of each person after another), with
 //   T = offsets[N]. Output sizes depend on the boxes' values. Peak memory: the outputs, 9 + 4E bytes a pixel, and
 //   scratch of the order of one row of samples per thread.

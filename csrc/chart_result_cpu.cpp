@@ -190,8 +190,7 @@ std::int64_t cut_bands(Span<const PatchSize> sizes, std::int64_t pixels, Band* b
   const std::int64_t target = std::max(kMinPixels, pixels / kTasks + 1);
   std::int64_t count = 0;
   for (std::size_t person = 0; person < sizes.size(); ++person) {
-    const std::int64_t pieces =
-        std::min(sizes[person].height, sizes[person].height * sizes[person].width / target + 1);
+    const std::int64_t pieces = std::min(sizes[person].height, sizes[person].height * sizes[person].width / target + 1);
     for (std::int64_t i = 0; i < pieces; ++i)
       bands[count++] = {static_cast<std::int64_t>(person), i * sizes[person].height / pieces,
                         (i + 1) * sizes[person].height / pieces};
@@ -206,8 +205,9 @@ void ChartResult::validate() const {
 }
 
 void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
-  check(inputs.size() >= kFirstConfidence, kName,
-        std::to_string(inputs.size()) + " inputs; it takes coarse_segm, fine_segm, u, v, boxes_original and confidences");
+  check(
+      inputs.size() >= kFirstConfidence, kName,
+      std::to_string(inputs.size()) + " inputs; it takes coarse_segm, fine_segm, u, v, boxes_original and confidences");
   const bool nhwc = layout == "NHWC";
   const auto maps = [nhwc](std::int64_t people, std::int64_t channels, std::int64_t size) {
     return nhwc ? Shape{people, size, size, channels} : Shape{people, channels, size, size};

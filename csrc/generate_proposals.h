@@ -11,7 +11,8 @@
 namespace densepose {
 
 // Inputs: rpn_0 .. rpn_{L-1}, sizes, max_proposals
-//   rpn_i          float32 [1, 5A, H_i, W_i], or [1, H_i, W_i, 5A] with layout NHWC: A objectness logits, then 4A deltas,
+//   rpn_i          float32 [1, 5A, H_i, W_i], or [1, H_i, W_i, 5A] with layout NHWC: A objectness logits, then 4A
+//   deltas,
 //                  anchor-major (dx, dy, dw, dh per anchor). The two 1x1 heads of the RPN are one convolution here.
 //   sizes          int32 [4]: height and width of the resized picture (boxes are clipped to it), and of the original
 //   max_proposals  int32 [1]: how many to keep at most; clamped to [0, capacity]
@@ -22,14 +23,14 @@ struct GenerateProposals {
   static constexpr std::size_t kOutputs = 3;
   static constexpr Trim kTrim = {2, 2};  // outputs: boxes, scores, count
 
-  std::vector<std::int64_t> strides;       // [L]
-  std::vector<float> anchors;              // [L * A * 4]: xyxy around the origin, level by level
+  std::vector<std::int64_t> strides;  // [L]
+  std::vector<float> anchors;         // [L * A * 4]: xyxy around the origin, level by level
   std::vector<float> bbox_weights{1, 1, 1, 1};
-  float anchor_offset = 0;                 // of a stride
+  float anchor_offset = 0;  // of a stride
   float nms_threshold = 0.7f;
-  float min_size = 0;                      // boxes with a side <= min_size are dropped
-  std::int64_t pre_nms_topk = 1000;        // per level
-  std::int64_t capacity = 1000;            // rows of the output
+  float min_size = 0;                // boxes with a side <= min_size are dropped
+  std::int64_t pre_nms_topk = 1000;  // per level
+  std::int64_t capacity = 1000;      // rows of the output
   std::string layout = "NCHW";
 
   template <class Visitor>

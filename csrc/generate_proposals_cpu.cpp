@@ -6,6 +6,7 @@
 #include "boxes.h"
 #include "generate_proposals.h"
 #include "nms.h"
+#include "picture_sizes.h"
 #include "ranking.h"
 
 namespace densepose {
@@ -37,8 +38,14 @@ Level read_level(const Tensor& rpn, const GenerateProposals& op, std::size_t i) 
   const bool nhwc = op.layout == "NHWC";
   const std::int64_t anchors = static_cast<std::int64_t>(op.anchors.size() / (4 * op.strides.size()));
   const std::int64_t height = rpn.shape[nhwc ? 1 : 2], width = rpn.shape[nhwc ? 2 : 3];
-  return {rpn.as<const float>(), height, width, nhwc ? 5 * anchors : 1, nhwc ? 1 : height * width, anchors,
-          op.anchors.data() + i * 4 * static_cast<std::size_t>(anchors), op.strides[i]};
+  return {rpn.as<const float>(),
+          height,
+          width,
+          nhwc ? 5 * anchors : 1,
+          nhwc ? 1 : height * width,
+          anchors,
+          op.anchors.data() + i * 4 * static_cast<std::size_t>(anchors),
+          op.strides[i]};
 }
 
 // The best anchors of a level, best first. Their indices count pixels, then the anchors of a pixel.
@@ -100,8 +107,8 @@ struct Proposal {
 
 Proposal decode(const Level& level, std::uint32_t index, float anchor_offset, const float* weights) {
   const std::int64_t pixel = index / level.anchors, a = index % level.anchors;
-  const Box anchor = anchor_at(level.cell_anchors + 4 * a, pixel / level.width, pixel % level.width, level.stride,
-                               anchor_offset);
+  const Box anchor =
+      anchor_at(level.cell_anchors + 4 * a, pixel / level.width, pixel % level.width, level.stride, anchor_offset);
   const float deltas[4] = {level.delta(pixel, a, 0), level.delta(pixel, a, 1), level.delta(pixel, a, 2),
                            level.delta(pixel, a, 3)};
   return {apply_deltas(anchor, deltas, weights), level.objectness(pixel, a)};
@@ -136,15 +143,15 @@ void GenerateProposals::infer(Span<const Tensor> inputs, Span<Tensor> outputs) c
             " strides, sizes and max_proposals");
   const std::int64_t anchors_per_pixel = static_cast<std::int64_t>(anchors.size() / (4 * levels));
   const std::int64_t channels = 5 * anchors_per_pixel;
-  const Shape expected = layout == "NHWC" ? Shape{1, kUnknown, kUnknown, channels}
-                                          : Shape{1, channels, kUnknown, kUnknown};
+  const Shape expected =
+      layout == "NHWC" ? Shape{1, kUnknown, kUnknown, channels} : Shape{1, channels, kUnknown, kUnknown};
   for (std::size_t i = 0; i < levels; ++i) {
     const std::string input = "rpn_" + std::to_string(i);
     check_tensor(inputs[i], DataType::kFloat32, expected, kName, input.c_str());
     check(!inputs[i].shape.known() || inputs[i].shape.elements() / 5 < std::int64_t{1} << 32, kName,
           input + " has more anchors than 32 bits can count");
   }
-  check_tensor(inputs[levels], DataType::kInt32, {4}, kName, "sizes");
+  check_sizes(inputs[levels], kName);
   check_tensor(inputs[levels + 1], DataType::kInt32, {1}, kName, "max_proposals");
   outputs[0] = {DataType::kFloat32, {capacity, 4}};
   outputs[1] = {DataType::kFloat32, {capacity}};
@@ -153,10 +160,8 @@ void GenerateProposals::infer(Span<const Tensor> inputs, Span<Tensor> outputs) c
 
 void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const {
   const std::size_t levels = strides.size();
-  const std::int32_t* sizes = inputs[levels].as<std::int32_t>();
-  const float height = static_cast<float>(sizes[0]), width = static_cast<float>(sizes[1]);
-  const std::int64_t limit =
-      std::clamp<std::int64_t>(*inputs[levels + 1].as<std::int32_t>(), 0, capacity);
+  const PictureSizes sizes = read_sizes(inputs[levels]);
+  const std::int64_t limit = std::clamp<std::int64_t>(*inputs[levels + 1].as<std::int32_t>(), 0, capacity);
 
   const Span<Queue> queues(scratch.take<Queue>(levels), levels);
   for (std::size_t i = 0; i < levels; ++i) {
@@ -167,7 +172,8 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
   float* samples = scratch.take<float>(levels * kSample);
   scratch.parallel(static_cast<std::int64_t>(levels), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
-      queues[i].candidates = select_best(queues[i].level, pre_nms_topk, queues[i].candidates.keys, samples + i * kSample);
+      queues[i].candidates =
+          select_best(queues[i].level, pre_nms_topk, queues[i].candidates.keys, samples + i * kSample);
   });
 
   // detectron2 suppresses within each level and then takes the best of all levels. Visiting the levels' anchors in the
@@ -178,10 +184,10 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
   while (count < limit) {
     Queue* const queue = best_queue(queues);
     if (!queue) break;
-    Proposal p = decode(queue->level, rank_index(queue->candidates.keys[queue->next++]), anchor_offset,
-                        bbox_weights.data());
+    Proposal p =
+        decode(queue->level, rank_index(queue->candidates.keys[queue->next++]), anchor_offset, bbox_weights.data());
     if (!finite(p.box) || !finite(p.score)) continue;
-    p.box = clip(p.box, height, width);
+    p.box = clip(p.box, sizes.height, sizes.width);
     if (!sides_exceed(p.box, min_size) || queue->kept.suppress(p.box)) continue;
     queue->kept.keep(p.box);
     store_box(p.box, boxes + 4 * count);

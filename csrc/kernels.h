@@ -37,8 +37,8 @@ struct PixelTaps {
   const std::int32_t* index;
   const float *low_weight, *high_weight;
 };
-// Rows of pixels are readable and writable up to a multiple of kPixelPadding, and so are their taps, in ascending order.
-// A row of a map is readable up to kMapPadding beyond its end.
+// Rows of pixels are readable and writable up to a multiple of kPixelPadding, and so are their taps, in ascending
+// order. A row of a map is readable up to kMapPadding beyond its end.
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
 

@@ -109,9 +109,9 @@ class RoiPooler {
   RoiPooler(const Pooling& pooling, const Workspace& work) : p_(pooling), work_(work) {}
 
   void pool(const Box& box, std::byte* out) {
-    const std::int32_t index = roi_level(box, static_cast<std::int32_t>(p_.levels.size()), p_.first_level,
-                                         static_cast<std::int32_t>(p_.op.canonical_level),
-                                         static_cast<float>(p_.op.canonical_box_size));
+    const std::int32_t index =
+        roi_level(box, static_cast<std::int32_t>(p_.levels.size()), p_.first_level,
+                  static_cast<std::int32_t>(p_.op.canonical_level), static_cast<float>(p_.op.canonical_box_size));
     if (index < 0 || !find_taps_of(box, p_.levels[static_cast<std::size_t>(index)]))
       return fill_zero_point(p_, out, p_.channels * p_.bins * p_.bins);
     for (std::int32_t bin = 0; bin < p_.bins; ++bin) {
@@ -233,8 +233,9 @@ void MultilevelRoiAlign::infer(Span<const Tensor> inputs, Span<Tensor> outputs) 
   std::int64_t channels = kUnknown;
   for (std::size_t i = 0; i < levels; ++i) {
     const std::string input = "level_" + std::to_string(i);
-    check_tensor(inputs[i], type, nhwc ? Shape{1, kUnknown, kUnknown, channels} : Shape{1, channels, kUnknown, kUnknown},
-                 kName, input.c_str());
+    check_tensor(inputs[i], type,
+                 nhwc ? Shape{1, kUnknown, kUnknown, channels} : Shape{1, channels, kUnknown, kUnknown}, kName,
+                 input.c_str());
     if (channels == kUnknown) channels = inputs[i].shape[nhwc ? 3 : 1];
     const std::int64_t height = inputs[i].shape[nhwc ? 1 : 2], width = inputs[i].shape[nhwc ? 2 : 3];
     check(height != 0 && width != 0, kName, "input " + input + " is empty");
@@ -243,8 +244,8 @@ void MultilevelRoiAlign::infer(Span<const Tensor> inputs, Span<Tensor> outputs) 
   check_tensor(inputs[levels], DataType::kFloat32, {kUnknown, 4}, kName, "boxes");
   check_tensor(inputs[levels + 1], DataType::kInt32, {1}, kName, "count");
   const std::int64_t rois = inputs[levels].shape[0];
-  outputs[0] = {type, nhwc ? Shape{rois, pooled_size, pooled_size, channels}
-                           : Shape{rois, channels, pooled_size, pooled_size}};
+  outputs[0] = {
+      type, nhwc ? Shape{rois, pooled_size, pooled_size, channels} : Shape{rois, channels, pooled_size, pooled_size}};
 }
 
 void MultilevelRoiAlign::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const {

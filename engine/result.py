@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import DensePoseEngineError
+from .npz import NpzReader, write_npz
 
 PARTS = 24  # labels are 1 .. 24; 0 is background
-_DEFLATE_RATIO = 1032  # deflate cannot compress better than this: what declares more is no honest file
+_MAX_COORDINATE = 1 << 24  # pixels; float32 cannot count further
 
 
 def patch_size(box: np.ndarray) -> tuple[int, int]:
@@ -42,6 +40,14 @@ class Person:
     confidences: dict[str, np.ndarray]
     """Name -> float32 [h, w]."""
 
+    def windows(self, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """What a picture of this size and the patch have in common, as an index into the one and into the other."""
+        h, w = self.labels.shape
+        top, left = max(self.y, 0), max(self.x, 0)
+        bottom, right = max(min(self.y + h, height), top), max(min(self.x + w, width), left)
+        rows, columns = slice(top, bottom), slice(left, right)
+        return (rows, columns), (slice(top - self.y, bottom - self.y), slice(left - self.x, right - self.x))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DensePoseResult:
@@ -65,8 +71,8 @@ class DensePoseResult:
     image_size: tuple[int, int]
     """(height, width) of the picture."""
     confidences: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
-    """Name -> N arrays, float32 [h, w]: of sigma_2, kappa_u, kappa_v, fine_segm_confidence, coarse_segm_confidence those
-    that the network has."""
+    """Name -> N arrays, float32 [h, w]: those that the network has of sigma_2, kappa_u, kappa_v, fine_segm_confidence and
+    coarse_segm_confidence."""
 
     def __post_init__(self) -> None:
         people = len(self.scores)
@@ -144,10 +150,11 @@ class DensePoseResult:
         scores = ", ".join(f"{score:.2f}" for score in self.scores[:8]) + (", ..." if len(self) > 8 else "")
         people = f"{len(self)} {'person' if len(self) == 1 else 'people'}"
         confidences = f", with {', '.join(self.confidences)}" if self.confidences else ""
-        return f"DensePoseResult({people}{f' ({scores})' if len(self) else ''} in {width} x {height} pixels{confidences})"
+        of = f" ({scores})" if len(self) else ""
+        return f"DensePoseResult({people}{of} in {width} x {height} pixels{confidences})"
 
     def __eq__(self, other: object) -> bool:
-        """The same people, bit for bit (NaN equals NaN)."""
+        """The same people, with exactly the same numbers (NaN equals NaN)."""
         if not isinstance(other, DensePoseResult):
             return NotImplemented
         mine, theirs = _arrays(self), _arrays(other)
@@ -177,15 +184,10 @@ class DensePoseResult:
         canvas = np.zeros((rows, columns, 3), np.uint8)
         for k in np.argsort(self.scores, kind="stable"):
             person = self.person(int(k))
-            h, w = person.labels.shape
-            y0, x0 = max(person.y, 0), max(person.x, 0)
-            y1, x1 = min(person.y + h, rows), min(person.x + w, columns)
-            if y1 <= y0 or x1 <= x0:
-                continue
-            part = np.s_[y0 - person.y : y1 - person.y, x0 - person.x : x1 - person.x]
-            labels = person.labels[part]
-            uv = np.clip(person.uv[(slice(None), *part)] * 255, 0, 255).astype(np.uint8)
-            np.copyto(canvas[y0:y1, x0:x1], np.stack([labels, *uv], axis=-1), where=(labels > 0)[..., None])
+            there, here = person.windows(rows, columns)
+            labels = person.labels[here]
+            uv = np.clip(person.uv[(slice(None), *here)] * 255, 0, 255).astype(np.uint8)
+            np.copyto(canvas[there], np.stack([labels, *uv], axis=-1), where=(labels > 0)[..., None])
         height, width = rows if height is None else height, columns if width is None else width
         if height < 1 or width < 1:
             raise ValueError(f"height and width must be at least 1, not {height} and {width}")
@@ -220,42 +222,64 @@ class DensePoseResult:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an ``.npz`` without pickled objects, under exactly this name; nobody ever sees half a file.
 
-        Its arrays are ``boxes``, ``scores``, ``labels_K`` and ``uv_K`` for person K, ``image_size``,
-        ``confidence_names`` and, for each of these, ``NAME_K``.
+        Its arrays are ``boxes``, ``scores``, ``labels_K`` and ``uv_K`` of person K, ``image_size``,
+        ``confidence_names`` and ``NAME_K`` for each of these names. Raises ``OSError`` where the system refuses.
         """
-        path = Path(path)
-        # Not tempfile: its files are readable by their owner alone.
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with temporary.open("xb") as stream:
-                np.savez_compressed(stream, **_arrays(self))
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_npz(path, _arrays(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DensePoseResult:
-        """Read what ``save`` wrote, or any file with at least its first four kinds of arrays (``uv_K`` may be float16).
+        """Read what ``save`` wrote, or a file with at least the first four kinds of arrays (floats of any width).
 
-        Without ``image_size`` the picture is taken to end where the boxes do. Nothing is unpickled, and no array is
-        allocated before its size was compared with its box and with the file.
+        Without ``image_size`` the picture is taken to end where the boxes do.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError, OSError: there is no such file, or it may not be read.
             DensePoseEngineError: it is truncated, damaged, or no result.
         """
-        path = Path(path)
         try:
-            with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-                return _read(archive)
-        except (FileNotFoundError, MemoryError):
-            raise
-        # What zipfile and numpy raise on damaged files is not documented; it has included all of these.
-        except (
-            OSError, ValueError, KeyError, EOFError, SyntaxError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error
-        ) as error:
-            raise DensePoseEngineError(f"{path} is not a readable DensePose result: {error}") from error
+            with NpzReader(path) as file:
+                return _read(file)
+        except ValueError as error:
+            raise DensePoseEngineError(f"{os.fspath(path)} is not a readable DensePose result: {error}") from error
+
+
+def _arrays(result: DensePoseResult) -> dict[str, np.ndarray]:
+    arrays = {"boxes": result.boxes, "scores": result.scores}
+    for name, maps in {"labels": result.labels, "uv": result.uv, **result.confidences}.items():
+        arrays |= {f"{name}_{k}": array for k, array in enumerate(maps)}
+    arrays["image_size"] = np.array(result.image_size, np.int64)
+    arrays["confidence_names"] = np.array(list(result.confidences), np.str_)
+    return arrays
+
+
+def _read(file: NpzReader) -> DensePoseResult:
+    scores = file.read("scores", "f", (None,)).astype(np.float32)
+    boxes = file.read("boxes", "f", (len(scores), 4)).astype(np.float32)
+    if not np.isfinite(boxes).all() or (np.abs(boxes) > _MAX_COORDINATE).any():
+        raise ValueError("its boxes are not those of a picture")
+    if "image_size" in file:
+        height, width = file.read("image_size", "iu", (2,)).tolist()
+    else:
+        width, height = np.ceil(boxes[:, 2:].max(axis=0, initial=1)).astype(int).tolist()
+    names = file.read("confidence_names", "U", (None,)).tolist() if "confidence_names" in file else []
+    if len(set(names)) != len(names):
+        raise ValueError("its confidence names are not distinct")
+    sizes = [patch_size(box) for box in boxes]
+    labels = [file.read(f"labels_{k}", "u", size) for k, size in enumerate(sizes)]
+    if any(array.max() > PARTS for array in labels):
+        raise ValueError(f"it has labels above {PARTS}")
+    return DensePoseResult(
+        boxes,
+        scores,
+        tuple(array.astype(np.uint8) for array in labels),
+        tuple(file.read(f"uv_{k}", "f", (2, *size)).astype(np.float32) for k, size in enumerate(sizes)),
+        (height, width),
+        {
+            name: tuple(file.read(f"{name}_{k}", "f", size).astype(np.float32) for k, size in enumerate(sizes))
+            for name in names
+        },
+    )
 
 
 def _check(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:

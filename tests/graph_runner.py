@@ -23,6 +23,8 @@ def run_cut(graph: Path | ir.Model, feeds: Mapping[str, np.ndarray], outputs: Se
         value.shape = ir.Shape(feeds[value.name].shape)
     proto = ir.to_proto(ir.Model(piece, ir_version=10))
     core = make_core()
-    compiled = core.compile_model(core.read_model(proto.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(
+        core.read_model(proto.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     results = compiled({name: value for name, value in feeds.items() if name in {v.name for v in piece.inputs}})
     return {name: np.array(results[name]) for name in outputs}

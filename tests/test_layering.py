@@ -76,6 +76,11 @@ def test_plugins_know_their_own_vendor_only(plugin: str, other: str) -> None:
 
 
 def test_nothing_imports_the_folders_by_their_own_names() -> None:
-    for path in [*ROOT.glob("engine/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("*.py"), *ROOT.glob("models/*.py")]:
+    for path in [
+        *ROOT.glob("engine/**/*.py"),
+        *ROOT.glob("tests/**/*.py"),
+        *ROOT.glob("*.py"),
+        *ROOT.glob("models/*.py"),
+    ]:
         roots = {name.split(".")[0] for name in imported_modules(path) if not name.startswith(".")}
         assert not roots & {"engine", "calibration"}, path

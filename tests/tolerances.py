@@ -22,12 +22,12 @@ class Tolerance(NamedTuple):
 TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
     ("GenerateProposals", "float32", "cpu"): Tolerance(1e-6, 2e-4),  # boxes in pixels: 1e-7 of a picture of 1,000
     ("BoxDetections", "float32", "cpu"): Tolerance(1e-6, 2e-4),
-    # float32 places a sample to about 1e-5 pixels; the tests' features are noise of standard deviation 1.
+    # float32 places a sample to about 1e-5 pixels; the tests' features and maps are noise of standard deviation 1.
     ("MultilevelRoiAlign", "float32", "cpu"): Tolerance(1e-5, 5e-5),
     ("MultilevelRoiAlign", "float16", "cpu"): Tolerance(5e-4, 5e-5),  # 2**-11, the rounding of the output
     ("MultilevelRoiAlign", "uint8", "cpu"): Tolerance(0, 0.5 + 1e-3),
     ("MultilevelRoiAlign", "int8", "cpu"): Tolerance(0, 0.5 + 1e-3),
-    ("ChartResult", "float32", "cpu"): Tolerance(1e-5, 2e-6),
+    ("ChartResult", "float32", "cpu"): Tolerance(1e-5, 1e-4),
 }
 
 

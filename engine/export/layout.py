@@ -39,6 +39,14 @@ def place_nhwc(model: ir.Model) -> None:
 
 def _write_nhwc(graph: ir.Graph, node: ir.Node) -> None:
     output = node.outputs[0]
+    output.shape = _permuted(output.shape, _TO_NHWC)
+    # Quantised features are dequantised first: OpenVINO swaps a Transpose and the conversion behind it, and then no
+    # longer sees that the next convolution reads integers.
+    readers = [use.node for use in output.uses()]
+    if len(readers) == 1 and readers[0].op_type == "DequantizeLinear":
+        node = readers[0]
+        output = node.outputs[0]
+        output.shape = _permuted(output.shape, _TO_NHWC)
     name = output.name
     back = _transpose(output, _TO_NCHW, f"{name}/nchw")
     ir.convenience.replace_all_uses_with(output, back.outputs[0])
@@ -46,8 +54,6 @@ def _write_nhwc(graph: ir.Graph, node: ir.Node) -> None:
     graph.insert_after(node, back)
     # Who cuts the graph at this name wants the map as everybody else sees it.
     output.name, back.outputs[0].name = f"{name}/nhwc", name
-    back.outputs[0].shape = output.shape
-    output.shape = _permuted(output.shape, _TO_NHWC)
 
 
 def _transpose(source: ir.Value, permutation: list[int], name: str) -> ir.Node:

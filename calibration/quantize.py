@@ -1,0 +1,305 @@
+"""Where quantisation goes: the one policy, for every target.
+
+A tensor is quantised once, where it is made, and everybody reads the dequantised copy; the vendor's compiler then moves
+and fuses the pairs into its integer kernels. The rules, in the order in which ``_placement`` applies them:
+
+1. Every convolution and matrix product reads a quantised tensor and has int8 weights, per output channel, symmetric.
+2. What only moves or selects values (``points.TRANSPARENT``) is transparent: its input is quantised instead of its output.
+3. Both summands of an Add are quantised, but for one that a layer makes for this Add alone: that sum is fused into the
+   layer, in its wide accumulator.
+4. All inputs of a Concat are quantised with one scale: the concatenation then copies bytes.
+5. All levels that a RoIAlign reads share one scale, and it works on bytes: Q before it, DQ after it.
+
+Sharing never goes further than one such join. What a layer writes for a custom node or for the user stays float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import CalibrationError
+from .points import layers, source
+
+_DOMAIN = "densepose"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a vendor wants of activations' scales.
+
+    ``unsigned``: uint8 with zero point 0 for tensors that are never negative and uint8 with a zero point for others;
+    otherwise int8 with zero point 0. ``repeat``: a pair also after each transparent operator, before each layer.
+    """
+
+    name: str
+    unsigned: bool
+    repeat: bool
+
+
+TARGETS = {
+    "openvino": Target("openvino", unsigned=True, repeat=False),
+    "tensorrt": Target("tensorrt", unsigned=False, repeat=True),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """``real = scale * (integer - zero_point)``; ``dtype`` is "uint8" or "int8"."""
+
+    scale: float
+    zero_point: int
+    dtype: str
+
+
+@dataclass
+class Placement:
+    """What was decided: scales by tensor, groups that share one, and the layers that stayed float."""
+
+    scales: dict[str, Scale] = field(default_factory=dict)
+    groups: list[tuple[str, ...]] = field(default_factory=list)
+    kept_float: list[str] = field(default_factory=list)
+
+
+def _made_by_layer(value: ir.Value, quantised: Collection[int]) -> bool:
+    """Whether a quantised layer makes this tensor (through an activation function, perhaps) for one reader alone."""
+    producer = value.producer()
+    if producer is None or len(value.uses()) != 1:
+        return False
+    if producer.op_type in ("Relu", "Clip") and producer.inputs[0] is not None:
+        return _made_by_layer(producer.inputs[0], quantised)
+    return id(producer) in quantised
+
+
+def _placement(
+    model: ir.Model, quantised_layers: list[ir.Node]
+) -> tuple[dict[ir.Value, None], list[tuple[ir.Value, ...]]]:
+    """The tensors to put a pair on, and the groups among them that share a scale (see the module's rules)."""
+    quantised = {id(node) for node in quantised_layers}
+    tensors = {source(node.inputs[0]): None for node in quantised_layers if node.inputs[0] is not None}
+    groups: list[tuple[ir.Value, ...]] = []
+    # From the end, so that a join that feeds a join knows whether the latter is read by a layer.
+    wanted = dict(tensors)
+    for node in reversed(model.graph):
+        if node.domain == "" and node.op_type == "Concat" and node.outputs[0] in wanted:
+            sources = tuple(dict.fromkeys(source(value) for value in node.inputs if value is not None))
+            groups.append(sources)
+            tensors.update(dict.fromkeys(sources))
+            tensors.pop(node.outputs[0], None)  # it has its inputs' scale
+        elif node.domain == "" and node.op_type == "Add" and node.outputs[0] in wanted:
+            operands = [value for value in node.inputs if value is not None]
+            fused = next((v for v in operands if _made_by_layer(v, quantised)), None)
+            for operand in operands:
+                origin = source(operand)
+                producer = origin.producer()
+                chained = producer is not None and producer.op_type == "Add" and len(origin.uses()) == 1
+                if chained:
+                    wanted[origin] = None  # the two sums become one kernel
+                elif operand is not fused:
+                    tensors[origin] = None
+        elif node.domain == _DOMAIN and node.op_type == "MultilevelRoiAlign" and node.outputs[0] in wanted:
+            levels = tuple(source(value) for value in node.inputs[:-2] if value is not None)
+            groups.append(levels)
+            tensors.update(dict.fromkeys(levels))
+            tensors.pop(node.outputs[0])
+    return tensors, groups
+
+
+def quantize(
+    model: ir.Model,
+    ranges: Mapping[str, tuple[float, float]],
+    target: Target,
+    *,
+    keep_float: Collection[str] = (),
+    input_means: Mapping[str, np.ndarray] | None = None,
+) -> Placement:
+    """Put Q/DQ pairs into ``model``, in place.
+
+    Args:
+        ranges: (low, high) by tensor name, as an observer gave them.
+        target: whose rules to follow.
+        keep_float: names of layers that stay float.
+        input_means: mean of each input channel by layer name; where given, the layer's bias takes up the mean error of
+            its quantised weights.
+
+    Raises:
+        CalibrationError: ``ranges`` lacks a tensor, or ``keep_float`` names no layer.
+    """
+    all_layers = layers(model)
+    unknown = sorted(set(keep_float) - {str(node.name) for node in all_layers})
+    if unknown:
+        raise CalibrationError(f"no layer of this graph is called {', '.join(unknown)}; 'inspect' lists their names")
+    chosen = [node for node in all_layers if node.name not in keep_float]
+    tensors, groups = _placement(model, chosen)
+    placement = Placement(kept_float=sorted(keep_float), groups=[tuple(str(v.name) for v in g) for g in groups])
+
+    by_value: dict[ir.Value, tuple[float, float]] = {}
+    for value in tensors:
+        if value.name not in ranges:
+            raise CalibrationError(f"the calibration table has no range for {value.name}; calibrate this graph again")
+        by_value[value] = ranges[str(value.name)]
+    for group in groups:
+        union = (min(by_value[v][0] for v in group), max(by_value[v][1] for v in group))
+        by_value.update(dict.fromkeys(group, union))
+
+    means = input_means or {}
+    for node in chosen:
+        _quantize_weights(model, node, means.get(str(node.name)))
+    for value, (low, high) in by_value.items():
+        scale = activation_scale(low, high, target)
+        placement.scales[str(value.name)] = scale
+        _insert_pair(model, value, scale)
+    for node in list(model.graph):
+        if node.domain == _DOMAIN and node.op_type == "MultilevelRoiAlign":
+            _pool_bytes(model, node, placement)
+    if target.repeat:
+        for node in chosen:
+            _repeat_pair(model, node)
+    return placement
+
+
+def activation_scale(low: float, high: float, target: Target) -> Scale:
+    """The scale of a tensor with this range; zero is always exact, and a range of nothing gives scale 1."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if not target.unsigned:
+        bound = max(-low, high)
+        return Scale(float(np.float32(bound / 127)) or 1.0, 0, "int8")
+    scale = float(np.float32((high - low) / 255)) or 1.0
+    return Scale(scale, int(np.clip(np.rint(-low / scale), 0, 255)), "uint8")
+
+
+def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    value = ir.Value(
+        name=name,
+        const_value=ir.tensor(array, name=name),
+        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+        shape=ir.Shape(array.shape),
+    )
+    model.graph.register_initializer(value)
+    return value
+
+
+def _insert_pair(model: ir.Model, value: ir.Value, scale: Scale) -> None:
+    name = str(value.name)
+    readers = [use for use in value.uses()]
+    q_scale = _constant(model, f"{name}/scale", np.array(scale.scale, np.float32))
+    zero = _constant(model, f"{name}/zero_point", np.array(scale.zero_point, scale.dtype))
+    quantise = ir.node("QuantizeLinear", [value, q_scale, zero], name=f"{name}/quantize")
+    dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], q_scale, zero], name=f"{name}/dequantize")
+    for node, suffix, dtype in ((quantise, "quantized", zero.dtype), (dequantise, "dequantized", ir.DataType.FLOAT)):
+        output = node.outputs[0]
+        output.name, output.shape = f"{name}/{suffix}", value.shape
+        assert dtype is not None
+        output.dtype = dtype
+    producer = value.producer()
+    if producer is None:
+        model.graph.insert_before(model.graph[0], [quantise, dequantise])
+    else:
+        model.graph.insert_after(producer, [quantise, dequantise])
+    for reader, index in readers:
+        reader.replace_input_with(index, dequantise.outputs[0])
+
+
+def _quantize_weights(model: ir.Model, node: ir.Node, input_mean: np.ndarray | None) -> None:
+    """int8 per output channel, symmetric; the initializer becomes int8 behind a DequantizeLinear."""
+    value = node.inputs[1]
+    assert value is not None and value.const_value is not None
+    weight = value.const_value.numpy().astype(np.float64)
+    axis = _output_axis(node)
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    bound = np.abs(weight).max(axis=others)
+    scale = np.where(bound > 0, bound / 127, 1.0).astype(np.float32)
+    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
+    integers = np.clip(np.rint(weight / scale.astype(np.float64).reshape(shape)), -127, 127).astype(np.int8)
+    if input_mean is not None:
+        error = weight - integers * scale.astype(np.float64).reshape(shape)
+        _correct_bias(model, node, error, input_mean)
+    name = str(value.name)
+    quantised = _weight_constant(model, f"{name}/int8", integers)
+    scales = _weight_constant(model, f"{name}/scale", scale)
+    zeros = _weight_constant(model, f"{name}/zero_point", np.zeros(scale.shape, np.int8))
+    dequantise = ir.node("DequantizeLinear", [quantised, scales, zeros], {"axis": axis}, name=f"{node.name}/weight")
+    dequantise.outputs[0].name = f"{node.name}/weight:0"
+    model.graph.insert_before(node, dequantise)
+    node.replace_input_with(1, dequantise.outputs[0])
+    if not value.uses():
+        del model.graph.initializers[name]
+
+
+def _weight_constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Layers may share a weight (the RPN's do): so do their integers."""
+    return model.graph.initializers.get(name) or _constant(model, name, array)
+
+
+def _output_axis(node: ir.Node) -> int:
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if "transB" in node.attributes and node.attributes["transB"].as_int() else 1
+    return 1
+
+
+def _correct_bias(model: ir.Model, node: ir.Node, error: np.ndarray, input_mean: np.ndarray) -> None:
+    """Add (W - Wq) . mean(x) to the bias, so that the layer's mean output stays (arXiv 1906.04721, section 4.2)."""
+    if node.op_type == "Conv":
+        per_input = error.sum(axis=tuple(range(2, error.ndim)))  # [out, in / groups]
+        groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+        mean = input_mean.reshape(groups, -1)
+        shift = np.einsum("goi,gi->go", per_input.reshape(groups, -1, per_input.shape[1]), mean).ravel()
+    else:
+        matrix = error if _output_axis(node) == 0 else error.T
+        shift = matrix @ input_mean
+    old = node.inputs[2] if len(node.inputs) > 2 else None
+    base = old.const_value.numpy().astype(np.float64) if old is not None and old.const_value is not None else 0.0
+    bias = _constant(model, f"{node.name}/corrected_bias", (base + shift).astype(np.float32))
+    if len(node.inputs) > 2:
+        node.replace_input_with(2, bias)
+    else:
+        node.resize_inputs(3)
+        node.replace_input_with(2, bias)
+
+
+def _pool_bytes(model: ir.Model, node: ir.Node, placement: Placement) -> None:
+    """Let a RoIAlign whose levels are all dequantised copies read the integers themselves."""
+    pairs = [value.producer() for value in node.inputs[:-2] if value is not None]
+    if any(pair is None or pair.op_type != "DequantizeLinear" for pair in pairs):
+        return
+    name = str(node.outputs[0].name)
+    first = pairs[0]
+    assert first is not None
+    q_scale, zero = first.inputs[1], first.inputs[2]
+    for index, pair in enumerate(pairs):
+        assert pair is not None
+        node.replace_input_with(index, pair.inputs[0])
+    assert zero is not None and zero.const_value is not None and zero.dtype is not None
+    node.attributes["zero_point"] = ir.AttrInt64("zero_point", int(zero.const_value.numpy()))
+    output = node.outputs[0]
+    dequantise = ir.node("DequantizeLinear", [output, q_scale, zero], name=f"{name}/dequantize")
+    dequantise.outputs[0].shape = output.shape
+    dequantise.outputs[0].dtype = ir.DataType.FLOAT
+    ir.convenience.replace_all_uses_with(output, dequantise.outputs[0])
+    dequantise.replace_input_with(0, output)
+    output.name, dequantise.outputs[0].name = f"{name}/quantized", name
+    output.dtype = zero.dtype
+    model.graph.insert_after(node, dequantise)
+
+
+def _repeat_pair(model: ir.Model, node: ir.Node) -> None:
+    """A pair of the source's scale right before the layer, where transparent operators stand between."""
+    value = node.inputs[0]
+    assert value is not None
+    producer = value.producer()
+    if producer is None or producer.op_type == "DequantizeLinear":
+        return
+    pair = source(value).producer()
+    if pair is None or pair.op_type != "DequantizeLinear":
+        return
+    q_scale, zero = pair.inputs[1], pair.inputs[2]
+    quantise = ir.node("QuantizeLinear", [value, q_scale, zero], name=f"{node.name}/input_quantize")
+    dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], q_scale, zero], name=f"{node.name}/input_dequantize")
+    quantise.outputs[0].name, dequantise.outputs[0].name = f"{quantise.name}:0", f"{dequantise.name}:0"
+    model.graph.insert_before(node, [quantise, dequantise])
+    node.replace_input_with(0, dequantise.outputs[0])

@@ -1,0 +1,100 @@
+"""``.npz`` files of plain arrays: written whole or not at all, and read with distrust.
+
+``numpy.load`` allocates what a file declares; a file of a kilobyte can declare a terabyte. Here a declared size is
+believed only if the file's own bytes could hold it, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_DEFLATE_RATIO = 1032  # deflate compresses no better
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Write ``arrays`` compressed to exactly ``path`` (no suffix is added), replacing what was there in one step."""
+    path = Path(path)
+    # Not tempfile: its files are readable by their owner alone.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.npz")
+    try:
+        with temporary.open("xb") as stream:
+            np.savez_compressed(stream, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class NpzReader:
+    """The arrays of an ``.npz`` file, one at a time; a context manager.
+
+    Raises:
+        OSError: the file is missing, or may not be read.
+        ValueError: it is damaged in any way; the message says how, for "FILE is not readable: ..." to be put before it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._stream: BinaryIO = Path(path).open("rb")  # noqa: SIM115 (closed by __exit__)
+        try:
+            self._archive = zipfile.ZipFile(self._stream)
+            members = self._archive.infolist()
+        except Exception as error:  # zipfile does not say what it raises; struct.error and OverflowError were seen
+            self._stream.close()
+            raise ValueError(f"it is no zip file, or truncated ({error})") from error
+        # Members that share their bytes could together declare far more than the ratio allows.
+        size = os.fstat(self._stream.fileno()).st_size
+        if sum(info.compress_size for info in members) > size:
+            self._stream.close()
+            raise ValueError("its members claim more bytes than the file has")
+        self._members = {info.filename: info for info in members}
+
+    def __enter__(self) -> NpzReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.close()
+
+    def __contains__(self, name: str) -> bool:
+        return f"{name}.npy" in self._members
+
+    def read(self, name: str, kind: str, shape: tuple[int | None, ...]) -> np.ndarray:
+        """The array ``name``, in the machine's byte order, as an array that owns its memory.
+
+        Args:
+            kind: what ``dtype.kind`` must be: one of "f", "u", "i", "U", or several of these letters.
+            shape: what its shape must be; None stands for any length.
+        """
+        try:
+            info = self._members[f"{name}.npy"]
+        except KeyError:
+            raise ValueError(f"it has no array {name}") from None
+        try:
+            with self._archive.open(info) as stream:
+                found, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+                header = stream.tell()
+                if dtype.kind not in kind or dtype.hasobject:
+                    raise ValueError(f"an array of dtype {dtype} is not what belongs there")
+                if len(found) != len(shape) or any(b is not None and a != b for a, b in zip(found, shape, strict=True)):
+                    wanted = ", ".join("any" if length is None else str(length) for length in shape)
+                    raise ValueError(f"its shape is {found}, it must be ({wanted})")
+                size = math.prod(found) * dtype.itemsize
+                if size != info.file_size - header or info.file_size > info.compress_size * _DEFLATE_RATIO + 1024:
+                    raise ValueError("its declared size is not what the file holds")
+                data = stream.read(size)
+                if len(data) != size or stream.read(1):  # the second read has zipfile verify the checksum
+                    raise ValueError("it is truncated")
+        except Exception as error:  # of zipfile, zlib and numpy's header parser, on damaged members
+            raise ValueError(f"its array {name} cannot be read: {error}") from error
+        array = np.frombuffer(data, dtype).reshape(found, order="F" if fortran else "C")
+        return array.astype(dtype.newbyteorder("="), order="C")
