@@ -29,7 +29,10 @@ def layers(model: ir.Model) -> list[ir.Node]:
     return [
         node
         for node in model.graph
-        if node.op_type in LAYERS and len(node.inputs) > 1 and node.inputs[1] is not None and node.inputs[1].is_initializer()
+        if node.op_type in LAYERS
+        and len(node.inputs) > 1
+        and node.inputs[1] is not None
+        and node.inputs[1].is_initializer()
     ]
 
 

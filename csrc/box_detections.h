@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "boxes.h"
 #include "op.h"
 
 namespace densepose {
@@ -13,7 +14,7 @@ namespace densepose {
 // The softmax of (person, background), for person. NaN where torch has a NaN in either column: for a NaN or a positive
 // infinity, and for two negative infinities.
 DENSEPOSE_HD float person_score(const float logits[2]) {
-  const float largest = fmaxf(logits[0], logits[1]);
+  const float largest = larger(logits[0], logits[1]);
   const float person = expf(logits[0] - largest);
   const float background = expf(logits[1] - largest);
   return person / (person + background);

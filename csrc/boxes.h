@@ -22,6 +22,10 @@ DENSEPOSE_HD void store_box(const Box& b, float* p) {
   p[3] = b.y1;
 }
 
+// Not fmaxf() and fminf(), which pay for a promise about NaN with a function call. Of a NaN and a number, the second.
+DENSEPOSE_HD float larger(float a, float b) { return a > b ? a : b; }
+DENSEPOSE_HD float smaller(float a, float b) { return a < b ? a : b; }
+
 // Not isfinite(): its spelling differs between the host and CUDA.
 DENSEPOSE_HD bool finite(float x) { return fabsf(x) <= 3.402823466e+38f; }
 
@@ -32,7 +36,7 @@ DENSEPOSE_HD float area(const Box& b) { return (b.x1 - b.x0) * (b.y1 - b.y0); }
 // False also for boxes with a NaN.
 DENSEPOSE_HD bool sides_exceed(const Box& b, float side) { return b.x1 - b.x0 > side && b.y1 - b.y0 > side; }
 
-DENSEPOSE_HD float clamp_to(float x, float low, float high) { return fminf(fmaxf(x, low), high); }
+DENSEPOSE_HD float clamp_to(float x, float low, float high) { return smaller(larger(x, low), high); }
 
 DENSEPOSE_HD Box clip(const Box& b, float height, float width) {
   return {clamp_to(b.x0, 0, width), clamp_to(b.y0, 0, height), clamp_to(b.x1, 0, width), clamp_to(b.y1, 0, height)};
@@ -44,8 +48,8 @@ DENSEPOSE_HD Box scale(const Box& b, float scale_x, float scale_y) {
 
 // NaN for two boxes without area, which is above no threshold.
 DENSEPOSE_HD float iou(const Box& a, const Box& b) {
-  const float width = fmaxf(fminf(a.x1, b.x1) - fmaxf(a.x0, b.x0), 0.0f);
-  const float height = fmaxf(fminf(a.y1, b.y1) - fmaxf(a.y0, b.y0), 0.0f);
+  const float width = larger(smaller(a.x1, b.x1) - larger(a.x0, b.x0), 0.0f);
+  const float height = larger(smaller(a.y1, b.y1) - larger(a.y0, b.y0), 0.0f);
   const float intersection = width * height;
   return intersection / (area(a) + area(b) - intersection);
 }

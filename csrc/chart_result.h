@@ -32,10 +32,10 @@ struct MapTap {
 
 DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_t map_size) {
   const float ratio = static_cast<float>(map_size) / static_cast<float>(pixels);
-  const float position = fmaxf(ratio * (static_cast<float>(pixel) + 0.5f) - 0.5f, 0.0f);
+  const float position = larger(ratio * (static_cast<float>(pixel) + 0.5f) - 0.5f, 0.0f);
   std::int32_t low = static_cast<std::int32_t>(position);
   if (low > map_size - 1) low = map_size - 1;
-  const float high_weight = fminf(fmaxf(position - static_cast<float>(low), 0.0f), 1.0f);
+  const float high_weight = clamp_to(position - static_cast<float>(low), 0.0f, 1.0f);
   return {low, low + (low < map_size - 1 ? 1 : 0), 1.0f - high_weight, high_weight};
 }
 

@@ -68,7 +68,7 @@ struct BilinearTap {
 // False, and no tap, more than a pixel outside of a level of `size` pixels, where features are zero (or zero_point).
 DENSEPOSE_HD bool bilinear_tap(float position, std::int32_t size, BilinearTap* tap) {
   if (!(position >= -1.0f && position <= static_cast<float>(size))) return false;
-  position = fmaxf(position, 0.0f);
+  position = larger(position, 0.0f);
   const std::int32_t low = static_cast<std::int32_t>(position);
   if (low >= size - 1) {
     *tap = {size - 1, size - 1, 1.0f, 0.0f};

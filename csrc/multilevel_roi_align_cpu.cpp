@@ -38,54 +38,48 @@ struct Pooling {
 // A task's working memory.
 struct Workspace {
   AxisTaps rows, columns;
-  float* row;   // one row of sums, of all columns that a RoI reads
-  float* bias;  // [bins]
+  float* weights;  // of an axis, all zero
+  float* row;      // one row of sums, of all columns that a RoI reads
+  float* bias;     // [bins], all zero where zero_point is
 };
 
-// Adds to the taps of one bin. Samples advance in one direction, so a source pixel that comes back is among the last
-// three taps (the last two of a box that is not inverted), and no pixel is listed twice.
-class BinTaps {
- public:
-  BinTaps(AxisTaps taps, std::int32_t begin) : taps_(taps), begin_(begin), end_(begin) {}
-
-  void add(std::int32_t index, float weight) {
-    if (weight == 0.0f) return;
-    for (std::int32_t t = end_; t-- > std::max(begin_, end_ - 3);)
-      if (taps_.index[t] == index) {
-        taps_.weight[t] += weight;
-        return;
-      }
-    taps_.index[end_] = index;
-    taps_.weight[end_++] = weight;
-  }
-  std::int32_t end() const { return end_; }
-
- private:
-  AxisTaps taps_;
-  std::int32_t begin_, end_;
+// The source pixels that an axis of a RoI reads: [begin, end), empty if it reads nothing.
+struct PixelRange {
+  std::int32_t begin, end;
 };
 
-void find_taps(const RoiAxis& axis, std::int32_t bins, std::int32_t size, AxisTaps taps) {
+// `weights`: [size] zeros, left as zeros.
+PixelRange find_taps(const RoiAxis& axis, std::int32_t bins, std::int32_t size, float* weights, AxisTaps taps) {
+  const float samples = static_cast<float>(axis.samples);
+  PixelRange read{size, 0};
+  std::int32_t count = 0;
   taps.first[0] = 0;
   for (std::int32_t bin = 0; bin < bins; ++bin) {
-    BinTaps bin_taps(taps, taps.first[bin]);
     const SampleRange range = samples_to_visit(axis, bin, size);
+    PixelRange bin_read{size, 0};
     for (std::int32_t i = range.begin; i < range.end; ++i) {
       BilinearTap tap;
       if (!bilinear_tap(sample_position(axis, bin, i), size, &tap)) continue;
-      bin_taps.add(tap.low, tap.low_weight);
-      bin_taps.add(tap.high, tap.high_weight);
+      weights[tap.low] += tap.low_weight;
+      weights[tap.high] += tap.high_weight;
+      bin_read = {std::min(bin_read.begin, tap.low), std::max(bin_read.end, tap.high + 1)};
     }
-    taps.first[bin + 1] = bin_taps.end();
-    const float samples = static_cast<float>(axis.samples);
-    for (std::int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) taps.weight[t] /= samples;
+    for (std::int32_t i = bin_read.begin; i < bin_read.end; ++i) {
+      taps.index[count] = i;
+      taps.weight[count] = weights[i] / samples;
+      count += weights[i] != 0.0f;  // in place of a branch that no processor could predict
+      weights[i] = 0.0f;
+    }
+    taps.first[bin + 1] = count;
+    read = {std::min(read.begin, bin_read.begin), std::max(read.end, bin_read.end)};
   }
+  return read;
 }
 
-// How many taps find_taps() can make: no bin has more than pixels, or than two per sample.
+// Room for the taps of an axis: no bin has more than pixels, or than two per sample; and one to write in vain.
 std::int64_t max_taps(const MultilevelRoiAlign& op, std::int64_t size) {
   const std::int64_t per_bin = op.sampling_ratio > 0 ? std::min(size, 2 * op.sampling_ratio) : size;
-  return op.pooled_size * per_bin;
+  return op.pooled_size * per_bin + 1;
 }
 
 float weight_sum(AxisTaps taps, std::int32_t bin) {
@@ -115,7 +109,7 @@ class RoiPooler {
     if (index < 0 || !find_taps_of(box, p_.levels[static_cast<std::size_t>(index)]))
       return fill_zero_point(p_, out, p_.channels * p_.bins * p_.bins);
     for (std::int32_t bin = 0; bin < p_.bins; ++bin) {
-      find_bias(bin);
+      if (p_.op.zero_point != 0) find_bias(bin);
       if (p_.nhwc)
         pool_row_nhwc(bin, out);
       else
@@ -124,26 +118,21 @@ class RoiPooler {
   }
 
  private:
-  // False if the RoI reads nothing. Columns are then counted from first_column_.
+  // False if the RoI reads nothing. The columns' taps then count from the first that is read.
   bool find_taps_of(const Box& box, const Level& level) {
-    const bool aligned = p_.op.aligned != 0;
-    const std::int32_t ratio = static_cast<std::int32_t>(p_.op.sampling_ratio);
+    const auto ratio = static_cast<std::int32_t>(p_.op.sampling_ratio);
+    const RoiAxis y = roi_axis(box.y0, box.y1, level.scale, p_.op.aligned != 0, p_.bins, ratio);
+    const RoiAxis x = roi_axis(box.x0, box.x1, level.scale, p_.op.aligned != 0, p_.bins, ratio);
     level_ = &level;
-    find_taps(roi_axis(box.y0, box.y1, level.scale, aligned, p_.bins, ratio), p_.bins, level.height, work_.rows);
-    find_taps(roi_axis(box.x0, box.x1, level.scale, aligned, p_.bins, ratio), p_.bins, level.width, work_.columns);
-    const std::int32_t taps = work_.columns.first[p_.bins];
-    if (taps == 0 || work_.rows.first[p_.bins] == 0) return false;
-    const auto [low, high] = std::minmax_element(work_.columns.index, work_.columns.index + taps);
-    first_column_ = *low;
-    columns_ = *high - *low + 1;
-    for (std::int32_t t = 0; t < taps; ++t) work_.columns.index[t] -= first_column_;
-    return true;
+    const PixelRange rows = find_taps(y, p_.bins, level.height, work_.weights, work_.rows);
+    columns_ = find_taps(x, p_.bins, level.width, work_.weights, work_.columns);
+    for (std::int32_t t = 0; t < work_.columns.first[p_.bins]; ++t) work_.columns.index[t] -= columns_.begin;
+    return rows.begin < rows.end && columns_.begin < columns_.end;
   }
 
   // The part of each bin that lies off the picture reads zero_point.
   void find_bias(std::int32_t bin) {
     const float zero_point = static_cast<float>(p_.op.zero_point);
-    if (zero_point == 0.0f && bin > 0) return;  // still all zero
     const float rows = weight_sum(work_.rows, bin);
     for (std::int32_t q = 0; q < p_.bins; ++q)
       work_.bias[q] = zero_point * (1.0f - rows * weight_sum(work_.columns, q));
@@ -151,8 +140,9 @@ class RoiPooler {
 
   void pool_row_nhwc(std::int32_t bin, std::byte* out) {
     const std::int64_t c = p_.channels;
-    const std::byte* source = level_->data + static_cast<std::size_t>(first_column_ * c) * p_.element_size;
-    p_.kernels.combine_rows[p_.type](source, level_->width * c, taps_of_bin(work_.rows, bin), columns_ * c, work_.row);
+    const std::byte* source = level_->data + static_cast<std::size_t>(columns_.begin * c) * p_.element_size;
+    p_.kernels.combine_rows[p_.type](source, level_->width * c, taps_of_bin(work_.rows, bin),
+                                     (columns_.end - columns_.begin) * c, work_.row);
     p_.kernels.pool_pixels[p_.type](work_.row, work_.columns, p_.bins, c, work_.bias,
                                     out + static_cast<std::size_t>(bin * p_.bins * c) * p_.element_size);
   }
@@ -160,8 +150,9 @@ class RoiPooler {
   void pool_row_nchw(std::int32_t bin, std::byte* out) {
     const std::int64_t plane = std::int64_t{level_->height} * level_->width;
     for (std::int64_t c = 0; c < p_.channels; ++c) {
-      const std::byte* source = level_->data + static_cast<std::size_t>(c * plane + first_column_) * p_.element_size;
-      p_.kernels.combine_rows[p_.type](source, level_->width, taps_of_bin(work_.rows, bin), columns_, work_.row);
+      const std::byte* source = level_->data + static_cast<std::size_t>(c * plane + columns_.begin) * p_.element_size;
+      p_.kernels.combine_rows[p_.type](source, level_->width, taps_of_bin(work_.rows, bin),
+                                       columns_.end - columns_.begin, work_.row);
       p_.kernels.pool_plane[p_.type](work_.row, work_.columns, p_.bins, work_.bias,
                                      out + static_cast<std::size_t>((c * p_.bins + bin) * p_.bins) * p_.element_size);
     }
@@ -170,13 +161,19 @@ class RoiPooler {
   const Pooling& p_;
   const Workspace& work_;
   const Level* level_ = nullptr;
-  std::int32_t first_column_ = 0, columns_ = 0;
+  PixelRange columns_{};
 };
 
 AxisTaps take_taps(std::int64_t bins, std::int64_t taps, Scratch& scratch) {
   return {scratch.take<std::int32_t>(static_cast<std::size_t>(bins + 1)),
           scratch.take<std::int32_t>(static_cast<std::size_t>(taps)),
           scratch.take<float>(static_cast<std::size_t>(taps))};
+}
+
+float* take_zeros(std::int64_t count, Scratch& scratch) {
+  float* const zeros = scratch.take<float>(static_cast<std::size_t>(count));
+  std::fill_n(zeros, count, 0.0f);
+  return zeros;
 }
 
 Workspace take_workspace(const Pooling& pooling, Scratch& scratch) {
@@ -186,9 +183,9 @@ Workspace take_workspace(const Pooling& pooling, Scratch& scratch) {
     width = std::max<std::int64_t>(width, level.width);
   }
   return {take_taps(pooling.bins, max_taps(pooling.op, height), scratch),
-          take_taps(pooling.bins, max_taps(pooling.op, width), scratch),
+          take_taps(pooling.bins, max_taps(pooling.op, width), scratch), take_zeros(std::max(height, width), scratch),
           scratch.take<float>(static_cast<std::size_t>(width * (pooling.nhwc ? pooling.channels : 1))),
-          scratch.take<float>(static_cast<std::size_t>(pooling.bins))};
+          take_zeros(pooling.bins, scratch)};
 }
 
 bool is_power_of_two(std::int64_t x) { return x > 0 && (x & (x - 1)) == 0; }

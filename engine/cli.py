@@ -1,0 +1,203 @@
+"""The command ``densepose-engine``: dispatch to the verbs in ``commands``, and errors as sentences and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn
+
+from .commands import VERBS
+from .errors import BackendUnavailable, BuildError, DensePoseEngineError, ExportError, InferenceError
+from .output_files import OutputError
+from .terminal import say
+
+OK, SOME_FAILED, USAGE, BAD_INPUT, BAD_RUNTIME, BAD_OUTPUT = range(6)
+# As sysexits.h and the shell have them.
+BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
+
+EXIT_CODES = {
+    OK: "all right",
+    SOME_FAILED: "some pictures failed; the results of the others are written",
+    USAGE: "wrong usage: an argument is missing, unknown or out of range",
+    BAD_INPUT: "an input cannot be used: missing, damaged, of another version, or not supported",
+    BAD_RUNTIME: "a runtime is missing or refuses: the model cannot be exported, built or run here",
+    BAD_OUTPUT: "an output cannot be written, or exists and --force was not given",
+    BUG: "an error in densepose-engine itself",
+    INTERRUPTED: "interrupted (Ctrl-C); finished outputs are kept",
+    CLOSED_PIPE: "whoever read the output stopped reading",
+}
+#: What ``--version`` looks for, beside this package and Python.
+RUNTIMES = ("numpy", "Pillow", "openvino", "torch", "onnx", "onnxscript")
+
+_EXAMPLES = """\
+examples:
+  densepose-engine export --config demo.yaml --weights demo.pth -o demo.onnx --input-size 320x448
+  densepose-engine build demo.onnx -o demo.engine
+  densepose-engine infer demo.engine photo.jpg folder/ -o out/
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal's encoding lacks is escaped; it must not end the work.
+        with suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        if sys.stdout is not None:  # it is None where the shell closed it
+            sys.stdout.flush()
+    except BrokenPipeError:
+        code = CLOSED_PIPE
+    except OSError as error:
+        say(f"error: cannot write to standard output: {error.strerror or error}")
+        code = BAD_OUTPUT
+    if code in (CLOSED_PIPE, BAD_OUTPUT):
+        _drop_stdout()
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    """All but what is wrong with standard output, which is the caller's."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:  # argparse ends the process itself after --help, --version and wrong usage
+        return int(end.code or 0)
+    debug = arguments.debug or os.environ.get("DENSEPOSE_DEBUG", "0") not in ("", "0")
+    try:
+        with _warnings_as_remarks(everything=debug):
+            return arguments.run(arguments)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        code = exit_code(error)
+        if code == BUG:
+            say(
+                f"error: this is a mistake in densepose-engine ({type(error).__name__}: {error}); "
+                "please report it with the lines below"
+            )
+        if debug or code == BUG:
+            traceback.print_exc()
+        if code != BUG:
+            say(f"error: {_sentence(error)}")
+        return code
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code for an exception that a verb raised."""
+    if isinstance(error, OutputError):
+        return BAD_OUTPUT
+    if isinstance(error, (BackendUnavailable, BuildError, ExportError, InferenceError)):
+        return BAD_RUNTIME
+    if isinstance(error, (DensePoseEngineError, OSError)):
+        return BAD_INPUT
+    return USAGE if isinstance(error, ValueError) else BUG
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def _warnings_as_remarks(everything: bool) -> Iterator[None]:
+    """Warnings of this package as one line each; those of the runtimes only where ``everything`` is wanted."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        if not everything:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module=r"densepose_engine\b")
+            warnings.showwarning = show
+        yield
+
+
+def _drop_stdout() -> None:
+    """Let what is left in the buffer go nowhere: Python flushes it at exit, and would fail with a traceback."""
+    with suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# ---- the parser ------------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in the same form as the rest of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"error: {message} (see '{self.prog} --help')")
+        raise SystemExit(USAGE)
+
+
+class _Version(argparse.Action):
+    """Prints the versions when asked, not whenever the parser is made."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(versions())
+        parser.exit()
+
+
+def versions() -> str:
+    """This package, Python and every installed runtime with their versions, a line each; no runtime is imported."""
+    lines = [
+        f"densepose-engine {_installed('densepose-engine') or 'not installed'}",
+        f"python {platform.python_version()}",
+    ]
+    lines += [f"{name} {found}" for name in RUNTIMES if (found := _installed(name))]
+    from ._core import isa
+
+    lines.append(f"instruction set {isa()}")
+    return "\n".join(lines)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    codes = "exit codes:\n" + "\n".join(f"  {code:3}  {meaning}" for code, meaning in EXIT_CODES.items())
+    parser = _Parser(
+        prog="densepose-engine",
+        description="DensePose R-CNN checkpoints from detectron2, compiled into fast inference engines.",
+        epilog=f"{_EXAMPLES}\n{codes}",
+        formatter_class=form,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, help="versions of this package and of every runtime, and exit")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for verb in VERBS:
+        verb_parser = verbs.add_parser(
+            verb.NAME,
+            help=verb.HELP,
+            description=verb.HELP[0].upper() + verb.HELP[1:] + ".",
+            epilog=codes,
+            formatter_class=form,
+            allow_abbrev=False,
+        )
+        verb.add_arguments(verb_parser)
+        messages = verb_parser.add_argument_group("messages")
+        messages.add_argument("-q", "--quiet", action="store_true", help="nothing but errors and JSON")
+        messages.add_argument("--debug", action="store_true", help="tracebacks; DENSEPOSE_DEBUG=1 does the same")
+        run: Callable[[argparse.Namespace], int] = verb.run
+        verb_parser.set_defaults(run=run)
+    return parser

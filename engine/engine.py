@@ -57,7 +57,9 @@ class Engine:
             self._capacity = {name: int(file.model["capacity"][name]) for name in ("max_people", "max_proposals")}
             self._confidences = [name for name in CONFIDENCES if name in file.model["maps"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise EngineFileError(f"the engine's manifest does not describe its model ({error!r}); build it again") from error
+            raise EngineFileError(
+                f"the engine's manifest does not describe its model ({error!r}); build it again"
+            ) from error
         self._chart = _core.ops.ChartResult(layout="NCHW")
 
     @classmethod
@@ -86,7 +88,11 @@ class Engine:
             EngineFileError: it is damaged, of another version, or no engine.
             BackendUnavailable: the vendor's runtime is not installed, or cannot use ``device``.
         """
-        for name, value, least in (("num_requests", num_requests, 1), ("warm_up", warm_up, 0), ("num_threads", num_threads, 1)):
+        for name, value, least in (
+            ("num_requests", num_requests, 1),
+            ("warm_up", warm_up, 0),
+            ("num_threads", num_threads, 1),
+        ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
         file = read_engine_file(path)
@@ -196,7 +202,9 @@ class Engine:
             capacity = self._capacity[name]
             value = min(self._defaults[name], capacity) if given is None else given
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= capacity:
-                raise ValueError(f"{name} must be an integer in [0, {capacity}], which is what the graph was exported with, not {value!r}")
+                raise ValueError(
+                    f"{name} must be an integer in [0, {capacity}], which is what the graph was exported with, not {value!r}"
+                )
             values[_GRAPH_NAMES.get(name, name)] = np.array([value], np.int32)
         return values
 
@@ -249,4 +257,3 @@ class Engine:
 
 _SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
 _GRAPH_NAMES = {"max_people": "max_detections"}
-

@@ -50,7 +50,8 @@ def write_engine_file(path: str | os.PathLike[str], engine: EngineFile) -> None:
         "model": engine.model,
         "runtime": engine.runtime,
         "payload": {
-            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in engine.payload.items()
+            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in engine.payload.items()
         },
     }
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -123,7 +124,9 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str, limit: int | None = N
     try:
         info = archive.getinfo(name)
     except KeyError:
-        raise EngineFileError(f"{path} has no member {name}; it is not an engine, or is damaged: build it again") from None
+        raise EngineFileError(
+            f"{path} has no member {name}; it is not an engine, or is damaged: build it again"
+        ) from None
     # Stored members cannot be larger than the file: a declared size is a lie before it is an allocation.
     size = path.stat().st_size
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > min(size, limit or size):
@@ -152,7 +155,11 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         if not isinstance(manifest.get(key), kind):
             raise EngineFileError(f"{path}: its manifest has no usable '{key}'; build it again")
     for name, entry in manifest["payload"].items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("size"), int) or not isinstance(entry.get("sha256"), str):
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("size"), int)
+            or not isinstance(entry.get("sha256"), str)
+        ):
             raise EngineFileError(f"{path}: its manifest does not describe member {name}; build it again")
     return manifest
 
@@ -160,5 +167,7 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
 def _member(archive: zipfile.ZipFile, path: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     data = _read(archive, path, name)
     if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise EngineFileError(f"{path} is damaged: member {name} does not have the hash in the manifest; build it again")
+        raise EngineFileError(
+            f"{path} is damaged: member {name} does not have the hash in the manifest; build it again"
+        )
     return data

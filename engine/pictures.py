@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 #: What is taken for a picture inside a folder. A file that is named itself may be called anything.
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".gif", ".avif", ".jp2"}
-)
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif", ".jp2")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def find_pictures(arguments: Sequence[str | os.PathLike[str]], output_folder: Pa
                 )
             paths = list(_walk(argument, excluded))
             if not paths:
-                raise FileNotFoundError(f"no pictures in {argument} (files ending in {', '.join(sorted(SUFFIXES))})")
+                raise FileNotFoundError(f"no pictures in {argument} (files ending in {', '.join(SUFFIXES)})")
             pictures = [Picture(path, path.relative_to(argument)) for path in paths]
         elif argument.exists():
             pictures = [Picture(argument, Path(argument.name))]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Pillow's modes whose values may have any range, so that no conversion is right.
 _REFUSED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}
+_EXIF_ORIENTATION = 0x0112
 
 
 # ---- sizes -----------------------------------------------------------------------------------------------------------
@@ -203,9 +204,20 @@ def _to_rgb(image: Image, name: str) -> np.ndarray:
 
 
 def _upright(image: Image) -> Image:
-    from PIL import ImageOps
+    from PIL.Image import Transpose
 
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # EXIF that cannot be parsed says nothing of the orientation, and the pixels are good
         return image
+    # Not ImageOps.exif_transpose: it also writes the EXIF anew, which fails where other tags are damaged.
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if turn is None else image.transpose(turn)

@@ -41,6 +41,7 @@ _VIRIDIS = (
 _FIELD_ALPHA = 0.65
 _SHADE = 0.45  # how much a person is darkened under contours
 _SMOOTHING = 120  # the reach of a blur is a person's size over this
+_FLAT = 1e-3  # levels per pixel
 
 _BOX_COLOURS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
 
@@ -125,8 +126,10 @@ def _draw_contours(canvas: np.ndarray, result: DensePoseResult, alpha: float | N
     white = np.full_like(canvas, 255)
     _blend(canvas, white, _outlines(regions, width) * (0.6 * opacity))
     for plane in values:
-        nearest = np.round(plane) / np.maximum(levels, 1)
-        _blend(canvas, _viridis(0.15 + 0.85 * nearest), _isolines(plane, regions, width) * opacity)
+        level = np.round(plane)
+        inner = (level > 0) & (level < levels)  # the first and the last are the part's edges
+        colours = _viridis(0.15 + 0.85 * level / np.maximum(levels, 1))
+        _blend(canvas, colours, _isolines(plane, regions, width) * inner * opacity)
 
 
 def _smooth_charts(
@@ -200,9 +203,9 @@ def _isolines(values: np.ndarray, regions: np.ndarray, width: float) -> np.ndarr
         squares += slope**2
     slope = np.sqrt(squares)
     lack = np.abs(values - np.round(values))
-    coverage = np.clip((width + 1) / 2 - lack / np.maximum(slope, 1e-6), 0, 1)
-    # Where a chart is steeper than lines can follow there is only noise.
-    return coverage * ((regions > 0) & (slope < 0.5 / width))
+    coverage = np.clip((width + 1) / 2 - lack / np.maximum(slope, _FLAT), 0, 1)
+    # A flat chart has no lines, only blots; where it is steeper than lines can follow there is only noise.
+    return coverage * ((regions > 0) & (slope > _FLAT) & (slope < 0.5 / width))
 
 
 def _outlines(regions: np.ndarray, width: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from densepose_engine import Engine
 
 MODELS = Path(__file__).resolve().parent
 OUT = MODELS.parent / "out"
-PICTURES = [MODELS / "two_people.jpg", MODELS / "astronaut.jpg"]
+PICTURES = [MODELS / "person.jpg", MODELS / "astronaut.jpg"]
 RUNS = 30
 
 
@@ -26,7 +26,18 @@ def step(*arguments: object) -> None:
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     graph, engine = OUT / "demo.onnx", OUT / "demo.engine"
-    step("export", "--config", MODELS / "demo.yaml", "--weights", MODELS / "demo.pth", "-o", graph, "--input-size", "320x448", "--force")
+    step(
+        "export",
+        "--config",
+        MODELS / "demo.yaml",
+        "--weights",
+        MODELS / "demo.pth",
+        "-o",
+        graph,
+        "--input-size",
+        "320x448",
+        "--force",
+    )
     step("build", graph, "--backend", "openvino", "--precision", "fp32", "-o", engine, "--force")
     step("infer", engine, *PICTURES, "-o", OUT, "--force")
 
@@ -38,7 +49,9 @@ def main() -> None:
                 start = time.perf_counter()
                 result = loaded.infer(picture, score_threshold=0.5)
                 times.append(time.perf_counter() - start)
-            print(f"{picture.name:16s}  {len(result):6d}  {1000 * statistics.median(times):.1f} ms, reading the file included")
+            print(
+                f"{picture.name:16s}  {len(result):6d}  {1000 * statistics.median(times):.1f} ms, reading the file included"
+            )
     print(f"\nLook at {OUT}/*.png")
 
 

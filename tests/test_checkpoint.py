@@ -1,14 +1,11 @@
-"""Checkpoints: what detectron2 and torch write is read, what could harm is refused, and loading guesses nothing."""
+"""Checkpoints: what detectron2 and torch write is read, all else is refused in a sentence, loading guesses nothing."""
 
 from __future__ import annotations
 
 import collections
-import os
+import contextlib
 import pickle
-import pickletools
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import edited, refusal, same, write
 from densepose_engine.errors import CheckpointError
 from densepose_engine.export.checkpoint import load_checkpoint, load_weights
 from torch import nn
@@ -30,27 +28,6 @@ WEIGHTS = {
     "fortran": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
     "big_endian": np.arange(3, dtype=">f4"),
 }
-
-
-def same(loaded: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert list(loaded) == list(expected)
-    for name, value in expected.items():
-        array = loaded[name].numpy() if isinstance(loaded[name], torch.Tensor) else loaded[name]
-        assert array.shape == value.shape
-        np.testing.assert_array_equal(array, value)
-
-
-def write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
-
-
-def refusal(path: Path) -> str:
-    """The message of the error that loading raises; it always names the file."""
-    with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(path)
-    assert str(path) in str(caught.value)
-    return str(caught.value)
 
 
 # What is read.
@@ -128,6 +105,13 @@ def test_bfloat16_archives(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "m.pth")["w"].dtype == torch.bfloat16
 
 
+def test_archives_from_a_gpu_are_read_on_the_cpu(tmp_path: Path) -> None:
+    torch.save({"w": torch.arange(4.0)}, tmp_path / "whole.pth")
+    place = {b"X\x03\x00\x00\x00cpu": b"X\x06\x00\x00\x00cuda:0"}
+    loaded = load_checkpoint(edited(tmp_path / "whole.pth", tmp_path / "gpu.pth", place))
+    same(loaded, {"w": np.arange(4, dtype=np.float32)})
+
+
 def test_training_checkpoints_with_an_optimiser(tmp_path: Path) -> None:
     model = nn.Conv2d(2, 3, 1)
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
@@ -141,7 +125,7 @@ def test_training_checkpoints_with_an_optimiser(tmp_path: Path) -> None:
 def test_the_contents_tell_the_format_not_the_name(tmp_path: Path) -> None:
     same(load_checkpoint(write(tmp_path / "m.pth", pickle.dumps({"model": WEIGHTS}))), WEIGHTS)
     torch.save({"w": torch.ones(2)}, tmp_path / "m.pkl")
-    same(load_checkpoint(str(tmp_path / "m.pkl")), {"w": np.ones(2, np.float32)})  # type: ignore[arg-type]
+    same(load_checkpoint(str(tmp_path / "m.pkl")), {"w": np.ones(2, np.float32)})
 
 
 def test_the_prefix_of_data_parallel_models_is_dropped_where_all_names_have_it(tmp_path: Path) -> None:
@@ -169,7 +153,7 @@ def test_the_prefix_of_data_parallel_models_is_dropped_where_all_names_have_it(t
         (b"\x80\x04\xff.", "damaged"),
         (b"\x80\x04]s.", "stack"),
         (b"\x80\x04h\x05.", "does not hold"),
-        (b"\x80\x04}NK\x01Ks.", "damaged"),
+        (b"\x80\x04}N\x85K\x01s.", "a tuple as a key"),
         (b"\x80\x04}(NK\x01Nu.", "without a value"),
         (b"\x80\x04]K\x01b.", "state of a list"),
         (b"\x80\x04K\x01K\x02R.", "not a name"),
@@ -204,7 +188,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_a_pickle_cut_anywhere_is_refused(tmp_path: Path, protocol: int) -> None:
     data = pickle.dumps({"model": {"w": np.arange(4, dtype=np.float32)}}, protocol)
     for length in range(2, len(data)):
-        refusal(write(tmp_path / "m.pkl", data[:length]))
+        assert "copy it again" in refusal(write(tmp_path / "m.pkl", data[:length]))
 
 
 def test_a_pickle_with_any_byte_changed_is_read_or_refused(tmp_path: Path) -> None:
@@ -212,10 +196,8 @@ def test_a_pickle_with_any_byte_changed_is_read_or_refused(tmp_path: Path) -> No
     for index in range(2, len(data)):
         for value in (0, 0x28, 0x52, 0x7F, 0xFF):
             path = write(tmp_path / "m.pkl", data[:index] + bytes([value]) + data[index + 1 :])
-            try:
+            with contextlib.suppress(CheckpointError):
                 load_checkpoint(path)
-            except CheckpointError:
-                pass
 
 
 def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -236,137 +218,10 @@ def test_zip_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "m.pth", "w") as archive:
         archive.writestr("a.txt", "text")
     assert "torch.save did not write it" in refusal(tmp_path / "m.pth")
-    torch.jit.script(nn.ReLU()).save(str(tmp_path / "script.pth"))
+    with zipfile.ZipFile(tmp_path / "script.pth", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"script/{name}", b"\x80\x02}.")
     assert "TorchScript" in refusal(tmp_path / "script.pth")
-
-
-# What is hostile.
-
-
-class Runs:
-    """Pickles to a call of ``function``."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return self.call
-
-
-@pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize(
-    "call", [Runs(os.system, "touch hostile"), Runs(eval, "1"), Runs(np.load, "x"), Runs(bytearray, 10**12)]
-)
-def test_a_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int, call: Runs) -> None:
-    monkeypatch.chdir(tmp_path)
-    for content in ({"model": {"w": call}}, call, {"model": {"w": np.ones(2)}, "author": call}):
-        message = refusal(write(tmp_path / "m.pkl", pickle.dumps(content, protocol)))
-        function = call.call[0]
-        assert function.__name__ in message
-        assert "refused" in message
-    assert not Path("hostile").exists()
-
-
-def test_an_archive_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for call in (Runs(os.system, "touch hostile"), Runs(bytearray, 10**12), Runs(torch.Tensor, 10**12)):
-        torch.save({"model": {"w": call}}, tmp_path / "m.pth")
-        assert call.call[0].__name__ in refusal(tmp_path / "m.pth")
-    assert not Path("hostile").exists()
-
-
-def edited(source: Path, target: Path, changes: dict[bytes, bytes]) -> Path:
-    """A copy of an archive with the bytes of its pickle replaced, each exactly once."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for entry in old.infolist():
-            data = old.read(entry)
-            if entry.filename.endswith("data.pkl"):
-                for before, after in changes.items():
-                    assert data.count(before) == 1
-                    data = data.replace(before, after)
-            new.writestr(entry.filename, data)
-    return target
-
-
-def test_an_archive_cannot_declare_more_than_it_holds(tmp_path: Path) -> None:
-    path = tmp_path / "whole.pth"
-    torch.save({"w": torch.arange(4.0)}, path)
-    assert len(load_checkpoint(edited(path, tmp_path / "same.pth", {}))) == 1
-    storage, size = b"cpuq\x06K\x04", b"QK\x00K\x04\x85"
-    with zipfile.ZipFile(path) as archive:
-        data = archive.read("whole/data.pkl")
-    assert storage in data, list(pickletools.genops(data))
-    huge = b"\x8a\x06" + (10**12).to_bytes(6, "little")
-    assert "storage of another size" in refusal(edited(path, tmp_path / "a.pth", {storage: b"cpuq\x06K\xc8"}))
-    assert "storage of another size" in refusal(edited(path, tmp_path / "b.pth", {storage: b"cpuq\x06" + huge}))
-    assert "larger than its storage" in refusal(edited(path, tmp_path / "c.pth", {size: b"QK\x00K\x05\x85"}))
-    assert "larger than its storage" in refusal(edited(path, tmp_path / "d.pth", {size: b"QK\x01K\x04\x85"}))
-    assert "impossible shape" in refusal(edited(path, tmp_path / "e.pth", {size: b"QJ\xff\xff\xff\xffK\x04\x85"}))
-
-
-def test_compressed_archives_are_refused(tmp_path: Path) -> None:
-    torch.save({"w": torch.zeros(1 << 20)}, tmp_path / "whole.pth")
-    with zipfile.ZipFile(tmp_path / "whole.pth") as old, zipfile.ZipFile(tmp_path / "m.pth", "w", 8) as new:
-        for entry in old.infolist():
-            new.writestr(entry.filename, old.read(entry))
-    assert (tmp_path / "m.pth").stat().st_size < 1 << 16
-    assert "compressed" in refusal(tmp_path / "m.pth")
-
-
-def one_array(shape: bytes, contents: bytes) -> bytes:
-    """A pickle of one float32 array whose declared shape and contents are given as opcodes."""
-    dtype = b"cnumpy\ndtype\n\x8c\x02f4\x89\x88\x87R(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
-    return b"\x80\x04}\x8c\x01w" + made + b"(K\x01" + shape + dtype + b"\x89" + contents + b"tbs."
-
-
-HUGE = b"\x8a\x06" + (10**12).to_bytes(6, "little")
-MEMORY_BOMBS = {
-    "shape": one_array(HUGE + b"\x85", b"C\x04abcd"),
-    "shape of zeros": one_array(HUGE + b"K\x00\x86", b"C\x04abcd"),
-    "negative shape": one_array(b"J\xff\xff\xff\xff\x85", b"C\x04abcd"),
-    "length of bytes": one_array(b"K\x01\x85", b"\x8e" + (1 << 40).to_bytes(8, "little") + b"abcd"),
-    "length of bytearray": one_array(b"K\x01\x85", b"\x96" + (1 << 40).to_bytes(8, "little") + b"abcd"),
-    "length of text": one_array(b"K\x01\x85", b"X" + b"\xff\xff\xff\xff" + b"abcd"),
-    "frame": b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"}.",
-    "memo index": b"\x80\x04}r\xff\xff\xff\x3f0N.",
-    "shape of reconstruct": b"\x80\x04}\x8c\x01wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
-    + HUGE
-    + b"\x85C\x01b\x87Rs.",
-    "ndarray": b"\x80\x04}\x8c\x01wcnumpy\nndarray\n" + HUGE + b"\x85Rs.",
-    "dicts": b"\x80\x04]" + b"(" + b"}" * 1_500_000 + b"e.",
-    "text to bytes": b"\x80\x04X"
-    + (1 << 20).to_bytes(4, "little")
-    + b"x" * (1 << 20)
-    + b"q\x000]"
-    + b"c_codecs\nencode\nh\x00\x8c\x06latin1\x86Ra" * 3000
-    + b".",
-    "ordered dicts": b"\x80\x04]("
-    + b"".join(b"\x8c\x04%04dN\x86" % i for i in range(9000))
-    + b"eq\x000]"
-    + b"ccollections\nOrderedDict\nh\x00\x85Ra" * 9000
-    + b".",
-    "nested key": b"\x80\x04}N" + b"q\x000h\x00h\x00\x86" * 200 + b"Ns.",
-    "nested value": b"\x80\x04}\x8c\x01wN" + b"q\x000h\x00h\x00\x86" * 200 + b"s.",
-}
-
-
-@pytest.mark.parametrize("name", MEMORY_BOMBS)
-def test_no_pickle_takes_much_more_memory_or_time_than_its_size(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / "m.pkl", MEMORY_BOMBS[name])
-    # A process of its own, because the peak is the whole process's; numpy is loaded before the peak is measured.
-    script = (
-        "import resource, sys; from densepose_engine.export.checkpoint import load_checkpoint\n"
-        "from densepose_engine.errors import CheckpointError\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try: load_checkpoint(sys.argv[1]); print('read')\n"
-        "except CheckpointError as error: print('refused', str(error)[:500])\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, timeout=60, check=True)
-    verdict, megabytes = done.stdout.splitlines()
-    assert verdict.startswith("refused"), verdict
-    assert int(megabytes) < 300
 
 
 # Loading into a model.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .numpy_pickle import NUMPY_BUILDERS, PickledArray
-from .pickle_reader import PickleError, read_pickle
+from .pickle_reader import DamagedPickleError, PickleError, read_pickle
 from .torch_archive import check_torch_archive
 
 _ZIP, _PICKLE, _OLD_TORCH = b"PK\x03\x04", b"\x80", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -58,6 +58,8 @@ def _read(file: BinaryIO, size: int, path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
         if start.startswith(_PICKLE):
             return read_pickle(file, size, NUMPY_BUILDERS)
+    except DamagedPickleError as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error}. Fetch or copy it again") from error
     except PickleError as error:
         raise CheckpointError(
             f"the checkpoint {path} is refused: {error}. If you trust it, open it where it was made and save the "

@@ -151,7 +151,12 @@ def export_graph(model: DensePoseRCNN, input_size: tuple[int, int] | None, prove
     }
     exported = ir.Model(graph, ir_version=10, producer_name="densepose-engine")
     exported.metadata_props[METADATA] = json.dumps(
-        {**_describe(config, input_size, max_people), "maps": maps, "cut_points": cut_points, "provenance": dict(provenance)},
+        {
+            **_describe(config, input_size, max_people),
+            "maps": maps,
+            "cut_points": cut_points,
+            "provenance": dict(provenance),
+        },
         sort_keys=True,
     )
     return exported
@@ -172,9 +177,7 @@ def _floats(values: Any) -> list[float]:
     return [float(value) for value in np.asarray(values, np.float32).ravel()]
 
 
-def _generate_proposals(
-    config: ModelConfig, maps: list[ir.Value], sizes: ir.Value, max_proposals: ir.Value
-) -> ir.Node:
+def _generate_proposals(config: ModelConfig, maps: list[ir.Value], sizes: ir.Value, max_proposals: ir.Value) -> ir.Node:
     rpn = config.rpn
     return ir.node(
         "GenerateProposals",
@@ -196,9 +199,7 @@ def _generate_proposals(
     )
 
 
-def _roi_align(
-    stage: str, pooler: PoolerConfig, levels: list[ir.Value], boxes: ir.Value, count: ir.Value
-) -> ir.Node:
+def _roi_align(stage: str, pooler: PoolerConfig, levels: list[ir.Value], boxes: ir.Value, count: ir.Value) -> ir.Node:
     return ir.node(
         "MultilevelRoiAlign",
         [*levels, boxes, count],

@@ -25,7 +25,12 @@ class Trunk(nn.Module):
     """Everything that runs once per picture: pyramid levels, RPN maps and, where it has weights, the decoder's map."""
 
     #: First part of a node's name by the path of the module that it comes from; the first prefix that fits counts.
-    stages = (("backbone.bottom_up", "backbone"), ("backbone", "neck"), ("rpn", "rpn"), ("decoder", "densepose/decoder"))
+    stages = (
+        ("backbone.bottom_up", "backbone"),
+        ("backbone", "neck"),
+        ("rpn", "rpn"),
+        ("decoder", "densepose/decoder"),
+    )
 
     def __init__(self, model: DensePoseRCNN) -> None:
         super().__init__()

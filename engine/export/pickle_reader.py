@@ -19,7 +19,11 @@ MAX_OPCODES = 1_000_000
 
 
 class PickleError(ValueError):
-    """The pickle is damaged, or asks for something that no checkpoint needs; the message says what."""
+    """The pickle asks for something that no checkpoint needs; the message says what, and begins with "it"."""
+
+
+class DamagedPickleError(PickleError):
+    """The pickle is incomplete or was changed on its way: another copy may be good."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class BoundedStream:
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= self._left:
-            raise PickleError("it is truncated")
+            raise DamagedPickleError("it is truncated")
         self._left -= count
         return self._stream.read(count)
 
@@ -100,17 +104,17 @@ class _Machine:
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise PickleError("its stack runs empty")
+            raise DamagedPickleError("its stack runs empty")
         return self.stack.pop()
 
     def top(self, kind: type) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
-            raise PickleError(f"it has no {kind.__name__} where it needs one")
+            raise DamagedPickleError(f"it has no {kind.__name__} where it needs one")
         return self.stack[-1]
 
     def pop_mark(self) -> list[Any]:
         if not self.marks:
-            raise PickleError("its stack runs empty")
+            raise DamagedPickleError("its stack runs empty")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -119,7 +123,7 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self.top(dict)
         if len(items) % 2:
-            raise PickleError("it has a key without a value")
+            raise DamagedPickleError("it has a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a tuple that holds itself many times over takes exponential time.
             if not isinstance(key, str | int | float | None):
@@ -135,7 +139,7 @@ class _Machine:
     def build(self) -> None:
         state = self.pop()
         if not self.stack:
-            raise PickleError("its stack runs empty")
+            raise DamagedPickleError("its stack runs empty")
         target = self.stack[-1]
         if isinstance(target, dict):
             return  # attributes of an OrderedDict: torch keeps its versions there
@@ -162,7 +166,7 @@ class _Machine:
 
     def memo_get(self, index: int) -> None:
         if index not in self.memo:
-            raise PickleError("it refers to an object that it does not hold")
+            raise DamagedPickleError("it refers to an object that it does not hold")
         self.stack.append(self.memo[index])
 
     def step(self, opcode: str, argument: Any) -> None:
@@ -253,5 +257,5 @@ def read_pickle(
     except PickleError:
         raise
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError, OSError) as error:
-        raise PickleError(f"it is damaged ({error})") from error
-    raise PickleError("it is truncated")
+        raise DamagedPickleError(f"it is damaged ({error})") from error
+    raise DamagedPickleError("it is truncated")

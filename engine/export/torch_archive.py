@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from .numpy_pickle import ordered_dict
-from .pickle_reader import Budget, Builder, Global, Opaque, PickleError, read_pickle
+from .pickle_reader import Budget, Builder, DamagedPickleError, Global, Opaque, PickleError, read_pickle
 
 _STORAGE_BYTES: Mapping[str, int] = {
     "DoubleStorage": 8,
@@ -48,6 +48,8 @@ def check_torch_archive(file: IO[bytes], size: int) -> None:
             names = {entry.filename: entry.file_size for entry in entries}
             if len(names) != len(entries):
                 raise PickleError("it holds two entries of the same name")
+            if any(name.endswith("/constants.pkl") for name in names):
+                raise PickleError("it is a TorchScript program, not a checkpoint")
             if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
                 raise PickleError("it holds compressed or encrypted entries, which torch.save never writes")
             if sum(names.values()) > size:
@@ -56,12 +58,10 @@ def check_torch_archive(file: IO[bytes], size: int) -> None:
             if len(pickles) != 1:
                 raise PickleError("it is a zip file, but torch.save did not write it")
             root = pickles[0].removesuffix("data.pkl")
-            if f"{root}constants.pkl" in names:
-                raise PickleError("it is a TorchScript program, not a checkpoint")
             with archive.open(pickles[0]) as stream:
                 read_pickle(stream, names[pickles[0]], _BUILDERS, _storage_reader(names, root))
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
-        raise PickleError(f"it is truncated or damaged ({error})") from error
+        raise DamagedPickleError(f"it is truncated or damaged ({error})") from error
 
 
 def _storage_reader(names: Mapping[str, int], root: str) -> Callable[[Any], _Storage]:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(TESTS))  # the modules that these tests share with the on
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with ``oracle``; a test that needs it fails where it is absent, because a skip would look like a pass."""
+    """The folder that holds ``oracle``. Where it is absent its tests fail: a skip would look like a pass."""
     folder = Path(os.environ.get("DENSEPOSE_SHARED", TESTS.parents[1] / "shared"))
     if not (folder / "oracle").is_dir():
         pytest.fail(f"{folder} has no folder `oracle`: set DENSEPOSE_SHARED to where it is", pytrace=False)

@@ -1,0 +1,47 @@
+"""Types of command-line arguments: each turns text into a value or says what it should have been."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+
+# Far above every network's input; a slip of the finger must not ask for terabytes.
+_MAX_SIDE = 1 << 14
+
+
+def input_size(text: str) -> tuple[int, int]:
+    """``HEIGHTxWIDTH``."""
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text, re.ASCII)
+    if match is None:
+        raise ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 320x448")
+    height, width = int(match[1]), int(match[2])
+    if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+        raise ArgumentTypeError(f"{text!r}: sides are from 1 to {_MAX_SIDE} pixels")
+    return height, width
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # true of NaN
+        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An integer of at least 0."""
+    return _integer(text, 0)
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    return _integer(text, 1)
+
+
+def _integer(text: str, least: int) -> int:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < least:
+        raise ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
+    return int(text)

@@ -1,0 +1,93 @@
+"""DensePose's geodesic distances as one ``.npz`` that ``densepose-engine evaluate --geodesics`` takes.
+
+    python -m densepose_engine.evaluation.convert_geodesics FOLDER geodesics.npz
+
+FOLDER holds SMPL_subdiv.mat, SMPL_SUBDIV_TRANSFORM.mat and Pdist_matrix.pkl, as the DensePose project publishes them at
+https://dl.fbaipublicfiles.com/densepose/data/. Their licence is the project's, not this package's. Needs SciPy and about
+6 GB of memory; the result has about 1.5 GB.
+
+The pickle is opened by a reader that can make numpy arrays and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BackendUnavailable, DensePoseEngineError
+from .surfaces import SmplSurface
+
+FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix.pkl")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return np.empty(0).__reduce__()[0]  # wherever this numpy has it
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays have no need of")
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":  # how Python 3 writes an array's bytes for Python 2
+        raise pickle.UnpicklingError(f"it has bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def convert(folder: Path, output: Path) -> None:
+    """Write the table of the DensePose project's three files in ``folder`` to ``output``.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        BackendUnavailable: SciPy is not installed.
+        DensePoseEngineError: a file is not what it should be.
+    """
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"there is no {folder / name}")
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise BackendUnavailable(f"reading .mat files needs SciPy ({error}); pip install scipy") from error
+    try:
+        vertices = loadmat(folder / FILES[0])
+        merged = loadmat(folder / FILES[1])["index"].reshape(-1)
+        with (folder / FILES[2]).open("rb") as stream:
+            distance = _ArrayUnpickler(stream, encoding="latin1").load()["Pdist_matrix"].reshape(-1)
+        arrays = {
+            "u": vertices["U_subdiv"].reshape(-1).astype(np.float64),
+            "v": vertices["V_subdiv"].reshape(-1).astype(np.float64),
+            "part": vertices["Part_ID_subdiv"].reshape(-1).astype(np.int64),
+            "vertex": merged.astype(np.int64) - 1,
+            "distance": distance.astype(np.float32),
+        }
+        SmplSurface(**arrays)
+    except Exception as error:  # SciPy's and pickle's readers raise all kinds
+        raise DensePoseEngineError(f"the files in {folder} are not DensePose's geodesics: {error}") from error
+    with output.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help=f"with {', '.join(FILES)}")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the .npz file to write")
+    arguments = parser.parse_args()
+    try:
+        convert(arguments.folder, arguments.output)
+    except (DensePoseEngineError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,58 @@
+"""Engines of the demo checkpoint, made once per run by the same commands that a user types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from densepose_engine.cli import main
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled graphs go into a folder of this run: tests neither use nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("DENSEPOSE_DEBUG", "0")
+        yield
+
+
+def _export(path: Path, *size: str) -> Path:
+    arguments = ["export", "--config", str(MODELS / "demo.yaml"), "--weights", str(MODELS / "demo.pth"), *size]
+    assert main([*arguments, "-o", os.fspath(path), "--quiet"]) == 0
+    return path
+
+
+def _build(graph: Path) -> Path:
+    path = graph.with_suffix(".engine")
+    assert main(["build", str(graph), "--backend", "openvino", "--precision", "fp32", "-o", str(path), "--quiet"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo checkpoint's graph for pictures of 320x448."""
+    return _export(tmp_path_factory.mktemp("static") / "demo.onnx", "--input-size", "320x448")
+
+
+@pytest.fixture(scope="session")
+def demo_engine(demo_onnx: Path) -> Path:
+    """Its fp32 engine."""
+    return _build(demo_onnx)
+
+
+@pytest.fixture(scope="session")
+def dynamic_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo checkpoint's graph for pictures of any size."""
+    return _export(tmp_path_factory.mktemp("dynamic") / "demo.onnx", "--dynamic")
+
+
+@pytest.fixture(scope="session")
+def dynamic_engine(dynamic_onnx: Path) -> Path:
+    """Its fp32 engine."""
+    return _build(dynamic_onnx)

@@ -1,0 +1,26 @@
+"""Every stage of every exported architecture, in OpenVINO, against the real detectron2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graph_stages import graph_stage_outputs
+from stages import TOLERANCE, model_with_weights, relative_errors
+from test_models_oracle import STAGED
+
+from densepose_engine.export.graph import export_graph
+
+
+@pytest.mark.parametrize("size", [(512, 640), None], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", STAGED)
+def test_every_stage_of_the_graph(shared: Path, name: str, size: tuple[int, int] | None) -> None:
+    model = model_with_weights(shared / f"oracle/keys/{name}.yaml")
+    with np.load(shared / f"oracle/stages/{name}.npz") as file:
+        stages = dict(file)
+    graph = export_graph(model, size, {})
+    errors = relative_errors(graph_stage_outputs(graph, model.config, stages["image"], stages["boxes"]), stages)
+    print(name, size, {stage: f"{error:.1e}" for stage, error in errors.items()})
+    assert len(errors) == len(stages) - 2
+    assert max(errors.values()) < TOLERANCE, errors
