@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,9 @@ def collect(
         pictures: what to choose from.
         count: how many of them to use at most; ``images.choose`` says which.
         min_people: fewer in all pictures together are an error, because the DensePose head has then seen too little.
-        resume_path: where the state is kept every few pictures. If a file of the same graph, pictures, count and seed is
-            there already, its pictures are not run again, and the table is the same to the last bit. The file stays:
-            remove it when the table is saved.
+        resume_path: where the state is kept every few pictures. If a file of the same graph, pictures, count and seed
+            is there already, its pictures are not run again, and the table is the same to the last bit. The file
+            stays: remove it when the table is saved.
         progress: called with how many pictures are done and how many there are, first with what was resumed.
         notify: called with a sentence about what the user should know: a picture left out, a state not used.
 
@@ -75,7 +76,7 @@ def collect(
         raise CalibrationError("there are no pictures to calibrate on")
     hashes = [_hash(picture.path) for picture in chosen]
     run = _Run(TappedGraph(model, str(graph), num_threads))
-    fingerprint = _fingerprint(graph_digest(model), seed, chosen, hashes)
+    fingerprint = _fingerprint(graph_digest(model), seed, chosen, hashes, run.graph)
     if resume_path is not None:
         _resume(run, resume_path, fingerprint, len(chosen), notify)
     progress(run.done, len(chosen))
@@ -135,10 +136,13 @@ def _hash(path: Path) -> str | None:
         return None
 
 
-def _fingerprint(graph: str, seed: int, pictures: Sequence[Picture], hashes: Sequence[str | None]) -> str:
-    """Of everything that the statistics depend on."""
+def _fingerprint(
+    digest: str, seed: int, pictures: Sequence[Picture], hashes: Sequence[str | None], graph: TappedGraph
+) -> str:
+    """Of everything that the state depends on."""
     names = [picture.path.name for picture in pictures]
-    parts = [METHOD, _package_version(), graph, seed, list(zip(names, hashes, strict=True))]
+    watched = [graph.tensors, [astuple(layer) for layer in graph.layers]]
+    parts = [METHOD, _package_version(), digest, seed, list(zip(names, hashes, strict=True)), watched]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -259,9 +263,11 @@ class _Run:
         if not 0 <= done <= total or channels.min() < 0 or channels.sum() != len(sums):
             raise ValueError("its numbers contradict each other")
         histograms = [Histogram(name) for name in self.graph.tensors]
-        for histogram, bounds, (count, zeros), row in zip(histograms, extremes, totals, counts, strict=True):
+        for histogram, (minimum, maximum), (count, zeros), row in zip(
+            histograms, extremes, totals, counts, strict=True
+        ):
             if count:
-                histogram.merge(TensorStatistics.make(*bounds, count, zeros, row))
+                histogram.merge(TensorStatistics.make(minimum, maximum, count, zeros, row))
         self.histograms = histograms
         self.done, self.people, self.proposals, self.skipped = done, people, proposals, skipped
         self._summed, self._sums = summed, np.split(sums, np.cumsum(channels)[:-1])

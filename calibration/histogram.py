@@ -1,9 +1,10 @@
 """What a tensor's values look like: 2,048 bins that hold any range, found in one pass, in any order.
 
-The grid is a function of the extremes alone: bins are ``2**exponent`` wide for the smallest exponent with which 2,048 of
-them hold both extremes and zero, and their edges are multiples of that width. Whenever the range outgrows the bins, the
-width doubles and each pair of neighbours becomes one bin, which loses nothing that the coarser grid would have seen. So
-the histogram is a function of the multiset of values: order, batching, merging and interruption change no count.
+The grid is a function of the extremes alone: bins are ``2**exponent`` wide for the smallest exponent with which 2,048
+of them hold both extremes and zero, and their edges are multiples of that width. Whenever the range outgrows the bins,
+the width doubles and each pair of neighbours becomes one bin, which loses nothing that the coarser grid would have
+seen. So the histogram is a function of the multiset of values: order, batching, merging and interruption change no
+count.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class TensorStatistics:
     @classmethod
     def make(cls, minimum: float, maximum: float, count: int, zeros: int, counts: np.ndarray) -> TensorStatistics:
         """From what a file says; the bins follow from the extremes. Raises ``ValueError`` where numbers disagree."""
-        if not (0 < count and minimum <= maximum):
+        if not (count > 0 and minimum <= maximum):
             raise ValueError("it has no values, or its minimum is above its maximum")
         exponent, first = grid(minimum, maximum)
         width = math.ldexp(1.0, exponent)
@@ -75,7 +76,7 @@ class TensorStatistics:
 
 
 def grid(minimum: float, maximum: float) -> tuple[int, int]:
-    """(exponent, first): the bins of a tensor with these extremes are ``[(first + i), (first + i + 1)) * 2**exponent``."""
+    """(exponent, first) for these extremes: bin i goes from first + i to first + i + 1, times 2**exponent."""
     minimum, maximum = min(minimum, 0.0), max(maximum, 0.0)
     exponent = _LEAST_EXPONENT
     if maximum > minimum:
@@ -115,7 +116,7 @@ class Histogram:
         minimum, maximum = float(values.min()), float(values.max())  # NaN comes through both
         if not (math.isfinite(minimum) and math.isfinite(maximum)):
             raise CalibrationError(
-                f"tensor {self.name} holds NaN or infinity: the graph overflows in float32, so nothing can be calibrated"
+                f"tensor {self.name} holds NaN or infinity: the graph overflows in float32, it cannot be calibrated"
             )
         self._cover(minimum, maximum)
         self.count += values.size

@@ -70,9 +70,9 @@ class LayerStatistics:
 class CalibrationTable:
     """What ``calibrate`` found.
 
-    ``method``: how the statistics were made; ``package_version``: by which version; ``input_size``: (height, width) of a
-    static graph's input, None for a dynamic one; ``people``, ``proposals``: how many the heads have seen; ``tensors``,
-    ``layers``: by the names that tensors and nodes have in the graph.
+    ``method``: how the statistics were made; ``package_version``: by which version; ``input_size``: (height, width) of
+    a static graph's input, None for a dynamic one; ``people``, ``proposals``: how many the heads have seen;
+    ``tensors``, ``layers``: by the names that tensors and nodes have in the graph.
     """
 
     graph_sha256: str
@@ -156,7 +156,7 @@ class CalibrationTable:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-# ---- reading with distrust: every failure is a ValueError that names the field ------------------------------------------
+# ---- reading with distrust: every failure is a ValueError that names the field ---------------------------------------
 
 
 def _refuse_constant(text: str) -> float:

@@ -31,8 +31,8 @@ class Layer:
 class TappedGraph:
     """A graph that ``export`` wrote, compiled in float32, whose inner tensors can be read after each picture.
 
-    ``tensors``: names of what to make histograms of; ``layers``: what to take mean inputs of. All watched tensors of one
-    picture are in memory together: some 150 MB at 320x448, in proportion to the number of pixels.
+    ``tensors``: names of what to make histograms of; ``layers``: what to take mean inputs of. All watched tensors of
+    one picture are in memory together: some 150 MB at 320x448, in proportion to the number of pixels.
     """
 
     def __init__(self, graph: bytes, name: str, num_threads: int | None = None) -> None:
@@ -60,11 +60,13 @@ class TappedGraph:
                 f"{name} was not written by 'densepose-engine export': it lacks our metadata"
             ) from None
         except Exception as error:  # protobuf, onnx_ir and json each have their own
-            raise CalibrationError(f"{name} cannot be read as an ONNX graph ({type(error).__name__}: {error})") from error
+            raise CalibrationError(
+                f"{name} cannot be read as an ONNX graph ({type(error).__name__}: {error})"
+            ) from error
         if description.get("graph_version") != GRAPH_VERSION:
             raise CalibrationError(
-                f"{name} has graph version {description.get('graph_version')!r}, this package calibrates {GRAPH_VERSION}: "
-                "export it again with this version"
+                f"{name} has graph version {description.get('graph_version')!r}, this package calibrates "
+                f"{GRAPH_VERSION}: export it again with this version"
             )
         self._read_description(description, name)
         self.layers = [
@@ -120,7 +122,7 @@ class TappedGraph:
     def run(self, rgb: np.ndarray) -> tuple[int, int]:
         """Run one picture, uint8 ``[height, width, 3]``, at the graph's default thresholds.
 
-        Returns how many people and how many proposals there were. ``values`` then gives the tensors, until the next run.
+        Returns how many people and how many proposals there were. ``values`` gives the tensors, until the next run.
 
         Raises:
             InferenceError: the runtime failed.

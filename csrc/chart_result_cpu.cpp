@@ -1,6 +1,6 @@
 // A patch is made row by row. The two rows of the maps that an output row lies between are resampled to the patch's
 // width once, and stay until the patch has moved beyond them; what is left for a pixel is one weighted sum per channel
-// over contiguous memory. u, v and confidences are sampled afterwards, and only in the label's own channel.
+// over contiguous memory. u, v and confidences are sampled afterwards, where they lie, in the label's own channel only.
 #include <algorithm>
 #include <cstring>
 
@@ -19,8 +19,14 @@ struct Map {
   std::int64_t channels;
   std::int64_t channel_stride, row_stride, pixel_stride;
 
-  float sample(std::int64_t channel, const MapTap& y, const MapTap& x) const {
-    return sample_map(data + channel * channel_stride, row_stride, pixel_stride, y, x);
+  RowPair rows(const MapTap& y) const {
+    return {data + y.low * row_stride,
+            data + y.high * row_stride,
+            y.low_weight,
+            y.high_weight,
+            channels,
+            channel_stride,
+            pixel_stride};
   }
 };
 
@@ -41,22 +47,21 @@ struct Band {
 struct Workspace {
   float* map_row;       // one row of a channel, its last pixel repeated
   float* resampled[2];  // [coarse + fine channels, stride]
-  std::int32_t* index;
+  std::int32_t *low, *high;
   float *low_weight, *high_weight;
-  MapTap* taps;
-  std::uint8_t* labels;
+  std::uint8_t *labels, *ones;
 };
 
 Workspace take_workspace(std::int64_t channels, std::int64_t map_size, std::int64_t width, Scratch& scratch) {
   const auto pixels = static_cast<std::size_t>(round_up(width, kPixelPadding));
   const auto rows = static_cast<std::size_t>(channels) * pixels;
-  return {scratch.take<float>(static_cast<std::size_t>(map_size + kMapPadding)),
-          {scratch.take<float>(rows), scratch.take<float>(rows)},
-          scratch.take<std::int32_t>(pixels),
-          scratch.take<float>(pixels),
-          scratch.take<float>(pixels),
-          scratch.take<MapTap>(pixels),
-          scratch.take<std::uint8_t>(pixels)};
+  Workspace w;
+  w.map_row = scratch.take<float>(static_cast<std::size_t>(map_size + kMapPadding));
+  for (float*& row : w.resampled) row = scratch.take<float>(rows);
+  for (std::int32_t** taps : {&w.low, &w.high}) *taps = scratch.take<std::int32_t>(pixels);
+  for (float** weights : {&w.low_weight, &w.high_weight}) *weights = scratch.take<float>(pixels);
+  for (std::uint8_t** labels : {&w.labels, &w.ones}) *labels = scratch.take<std::uint8_t>(pixels);
+  return w;
 }
 
 // Where a person's patch goes.
@@ -81,52 +86,45 @@ class PatchPainter {
         stride_(round_up(patch.width, kPixelPadding)) {
     for (std::int64_t x = 0; x < stride_; ++x) {
       const MapTap tap = map_tap(std::min(x, patch_.width - 1), patch_.width, map_size_);
-      work_.taps[x] = tap;
-      work_.index[x] = tap.low;
+      work_.low[x] = tap.low;
+      work_.high[x] = tap.high;
       work_.low_weight[x] = tap.low_weight;
       work_.high_weight[x] = tap.high_weight;
     }
+    std::memset(work_.ones, 1, static_cast<std::size_t>(stride_));
   }
 
   void paint(std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y) {
       const MapTap tap = map_tap(y, patch_.height, map_size_);
       paint_labels(tap, patch_.labels + y * patch_.width);
-      paint_uv(tap, patch_.uv + y * patch_.width);
+      paint_channel(kU, tap, patch_.uv + y * patch_.width);
+      paint_channel(kV, tap, patch_.uv + (patch_.height + y) * patch_.width);
       for (std::size_t i = kFirstConfidence; i < inputs_.size(); ++i) {
         const auto map = static_cast<std::int64_t>(i - kFirstConfidence);
-        paint_confidence(read_map(inputs_[i], nhwc_, person_), tap,
-                         patch_.confidences + (map * patch_.height + y) * patch_.width);
+        paint_channel(i, tap, patch_.confidences + (map * patch_.height + y) * patch_.width);
       }
     }
   }
 
  private:
   void paint_labels(const MapTap& y, std::uint8_t* out) {
-    const float* low = resampled(y.low);
-    const float* high = resampled(y.high);
-    const std::int64_t skip = coarse_.channels * stride_;
-    kernels_.label_row({low, high, stride_, coarse_.channels}, {low + skip, high + skip, stride_, fine_.channels},
-                       y.low_weight, y.high_weight, patch_.width, work_.labels);
+    RowPair rows{resampled(y.low), resampled(y.high), y.low_weight, y.high_weight, coarse_.channels, stride_, 1};
+    RowPair fine = rows;
+    fine.low += coarse_.channels * stride_;
+    fine.high += coarse_.channels * stride_;
+    fine.channels = fine_.channels;
+    kernels_.label_row(rows, fine, patch_.width, work_.labels);
     std::memcpy(out, work_.labels, static_cast<std::size_t>(patch_.width));
   }
 
-  void paint_uv(const MapTap& y, float* out) const {
-    const Map u = read_map(inputs_[kU], nhwc_, person_), v = read_map(inputs_[kV], nhwc_, person_);
-    float* out_v = out + patch_.height * patch_.width;
-    for (std::int64_t x = 0; x < patch_.width; ++x) {
-      const std::uint8_t label = work_.labels[x];
-      out[x] = label ? u.sample(label, y, work_.taps[x]) : 0.0f;
-      out_v[x] = label ? v.sample(label, y, work_.taps[x]) : 0.0f;
-    }
-  }
-
-  void paint_confidence(const Map& map, const MapTap& y, float* out) const {
+  // The label's channel of a map; of a map with one channel for all parts, that one, on background too.
+  void paint_channel(std::size_t input, const MapTap& y, float* out) const {
+    const Map map = read_map(inputs_[input], nhwc_, person_);
+    RowPair rows = map.rows(y);
     const bool per_part = map.channels == fine_.channels;
-    for (std::int64_t x = 0; x < patch_.width; ++x) {
-      const std::uint8_t label = work_.labels[x];
-      out[x] = !per_part ? map.sample(0, y, work_.taps[x]) : label ? map.sample(label, y, work_.taps[x]) : 0.0f;
-    }
+    if (!per_part) rows.channel_stride = 0;
+    kernels_.sample_row(rows, taps(), per_part ? work_.labels : work_.ones, patch_.width, out);
   }
 
   // A row of the coarse and fine maps at the patch's width. Neighbours have different places, so both stay.
@@ -141,14 +139,18 @@ class PatchPainter {
   }
 
   void resample(const Map& map, std::int32_t row, float* out) {
-    const PixelTaps taps{work_.index, work_.low_weight, work_.high_weight};
     for (std::int64_t c = 0; c < map.channels; ++c) {
       const float* source = map.data + c * map.channel_stride + row * map.row_stride;
-      for (std::int32_t x = 0; x < map_size_; ++x) work_.map_row[x] = source[x * map.pixel_stride];
+      if (map.pixel_stride == 1)
+        std::memcpy(work_.map_row, source, static_cast<std::size_t>(map_size_) * sizeof(float));
+      else
+        for (std::int32_t x = 0; x < map_size_; ++x) work_.map_row[x] = source[x * map.pixel_stride];
       work_.map_row[map_size_] = work_.map_row[map_size_ - 1];
-      kernels_.resample_row(work_.map_row, taps, patch_.width, out + c * stride_);
+      kernels_.resample_row(work_.map_row, taps(), patch_.width, out + c * stride_);
     }
   }
+
+  PixelTaps taps() const { return {work_.low, work_.high, work_.low_weight, work_.high_weight}; }
 
   const Kernels& kernels_ = kernels();
   const Span<const Tensor> inputs_;
@@ -216,7 +218,9 @@ void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
   const Shape& fine = inputs[kFine].shape;
   const std::int64_t people = fine[0], parts = fine[nhwc ? 3 : 1], size = fine[2];
   check(parts == kUnknown || (parts >= 1 && parts <= 256), kName, "fine_segm must have from 1 to 256 channels");
-  check(size == kUnknown || (size >= 1 && size < 1 << 24), kName, "fine_segm has no pixels, or too many");
+  check(size != 0, kName, "fine_segm has no pixels");
+  check(size == kUnknown || parts == kUnknown || (size < 1 << 15 && parts * size * size <= kMaxChartPixels), kName,
+        "fine_segm has more pixels than 32 bits can count");
   check_tensor(inputs[kFine], DataType::kFloat32, maps(people, parts, size), kName, "fine_segm");
   check_tensor(inputs[kCoarse], DataType::kFloat32, maps(people, kUnknown, size), kName, "coarse_segm");
   check(inputs[kCoarse].shape[nhwc ? 3 : 1] != 0, kName, "coarse_segm must have at least 1 channel");

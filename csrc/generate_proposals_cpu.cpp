@@ -15,6 +15,7 @@ namespace {
 constexpr const char* kName = GenerateProposals::kName;
 
 constexpr std::int64_t kSample = 1024;  // scores looked at to guess a threshold
+constexpr std::int64_t kChunk = 256;    // anchors ranked at a time: often a few hundred give all proposals
 
 // One level of the RPN's output and how to find a value in it, whatever the layout.
 struct Level {
@@ -25,7 +26,9 @@ struct Level {
   const float* cell_anchors;  // [anchors, 4]
   std::int64_t stride;
 
-  std::int64_t size() const { return height * width * anchors; }
+  std::int64_t pixels() const { return height * width; }
+  std::int64_t size() const { return pixels() * anchors; }
+  bool planar() const { return pixel_stride == 1; }
   float objectness(std::int64_t pixel, std::int64_t anchor) const {
     return data[pixel * pixel_stride + anchor * channel_stride];
   }
@@ -48,21 +51,39 @@ Level read_level(const Tensor& rpn, const GenerateProposals& op, std::size_t i) 
           op.strides[i]};
 }
 
-// The best anchors of a level, best first. Their indices count pixels, then the anchors of a pixel.
-struct Candidates {
+// The best anchors of a level, to be taken one by one, and those of its boxes that NMS has kept. An anchor's index
+// counts pixels, then the anchors of a pixel. Only the keys up to `sorted` are in order; none of the others ranks
+// before them.
+struct Queue {
+  Level level;
+  KeptBoxes kept;
   RankKey* keys;
-  std::int64_t count;
+  std::int64_t count = 0, sorted = 0, next = 0;
+
+  bool empty() const { return next == count; }
+  RankKey front() const { return keys[next]; }
+
+  void sort_more() {
+    RankKey* const begin = keys + sorted;
+    const std::int64_t chunk = std::min(kChunk, count - sorted);
+    if (sorted + chunk < count) std::nth_element(begin, begin + chunk, keys + count);
+    std::sort(begin, begin + chunk);
+    sorted += chunk;
+  }
+  void pop() {
+    if (++next == sorted) sort_more();
+  }
 };
 
 // A score that about half again as many anchors exceed as are wanted, guessed from a regular sample.
 float guess_threshold(const Level& level, std::int64_t wanted, float* sample) {
-  const std::int64_t pixels = level.height * level.width;
   const std::int64_t per_anchor = kSample / level.anchors;
-  if (level.size() < 4 * wanted || pixels < 2 * per_anchor) return -std::numeric_limits<float>::infinity();
+  if (level.size() < 4 * wanted || level.pixels() < 2 * per_anchor || per_anchor == 0)
+    return -std::numeric_limits<float>::infinity();
   std::int64_t n = 0;
   for (std::int64_t a = 0; a < level.anchors; ++a)
     for (std::int64_t i = 0; i < per_anchor; ++i) {
-      const float score = level.objectness(i * pixels / per_anchor, a);
+      const float score = level.objectness(i * level.pixels() / per_anchor, a);
       sample[n++] = score == score ? score : std::numeric_limits<float>::infinity();
     }
   const std::int64_t rank = std::min(n - 1, n * wanted * 3 / (2 * level.size()) + 8);
@@ -70,35 +91,34 @@ float guess_threshold(const Level& level, std::int64_t wanted, float* sample) {
   return sample[rank];
 }
 
-std::int64_t collect(const Level& level, float threshold, RankKey* keys) {
-  std::int64_t n = 0;
-  for (std::int64_t a = 0; a < level.anchors; ++a)
-    for (std::int64_t pixel = 0; pixel < level.height * level.width; ++pixel) {
-      const float score = level.objectness(pixel, a);
-      if (!(score < threshold)) keys[n++] = rank_key(score, static_cast<std::uint32_t>(pixel * level.anchors + a));
-    }
-  return n;
+// Keys of all anchors whose score is not below a threshold, in any order.
+std::int64_t collect(const Level& level, float threshold, std::uint32_t* positions, RankKey* keys) {
+  const std::int64_t a = level.anchors, pixels = level.pixels();
+  const ScoreRows scores =
+      level.planar() ? ScoreRows{level.data, a, pixels, pixels} : ScoreRows{level.data, pixels, a, level.pixel_stride};
+  const std::int64_t found = kernels().find_not_below(scores, threshold, positions);
+  for (std::int64_t i = 0; i < found; ++i) {
+    const std::int64_t row = positions[i] / scores.width, column = positions[i] % scores.width;
+    const std::int64_t index = level.planar() ? column * a + row : positions[i];
+    keys[i] = rank_key(scores.data[row * scores.stride + column], static_cast<std::uint32_t>(index));
+  }
+  return found;
 }
 
-Candidates select_best(const Level& level, std::int64_t wanted, RankKey* keys, float* sample) {
-  wanted = std::min(wanted, level.size());
-  std::int64_t found = collect(level, guess_threshold(level, wanted, sample), keys);
-  if (found < wanted) found = collect(level, -std::numeric_limits<float>::infinity(), keys);
-  if (wanted < found) std::nth_element(keys, keys + wanted, keys + found);
-  std::sort(keys, keys + wanted);
-  return {keys, wanted};
-}
-
-// A level's ranked anchors, and those of its boxes that NMS has kept so far.
-struct Queue {
-  Level level;
-  Candidates candidates;
-  std::int64_t next;
-  KeptBoxes kept;
-
-  bool empty() const { return next == candidates.count; }
-  RankKey score_key() const { return candidates.keys[next] >> 32; }
+// Working memory to find the best anchors of a level.
+struct Selection {
+  float* sample;             // [kSample]
+  std::uint32_t* positions;  // [level.size()]
 };
+
+void select_best(Queue& queue, std::int64_t wanted, const Selection& work) {
+  const Level& level = queue.level;
+  queue.count = std::min(wanted, level.size());
+  std::int64_t found = collect(level, guess_threshold(level, queue.count, work.sample), work.positions, queue.keys);
+  if (found < queue.count) found = collect(level, -std::numeric_limits<float>::infinity(), work.positions, queue.keys);
+  if (queue.count < found) std::nth_element(queue.keys, queue.keys + queue.count, queue.keys + found);
+  queue.sort_more();
+}
 
 struct Proposal {
   Box box;
@@ -118,7 +138,7 @@ Proposal decode(const Level& level, std::uint32_t index, float anchor_offset, co
 Queue* best_queue(Span<Queue> queues) {
   Queue* best = nullptr;
   for (Queue& q : queues)
-    if (!q.empty() && (!best || q.score_key() < best->score_key())) best = &q;
+    if (!q.empty() && (!best || q.front() >> 32 < best->front() >> 32)) best = &q;
   return best;
 }
 
@@ -164,16 +184,17 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
   const std::int64_t limit = std::clamp<std::int64_t>(*inputs[levels + 1].as<std::int32_t>(), 0, capacity);
 
   const Span<Queue> queues(scratch.take<Queue>(levels), levels);
+  const Span<Selection> work(scratch.take<Selection>(levels), levels);
   for (std::size_t i = 0; i < levels; ++i) {
     const Level level = read_level(inputs[i], *this, i);
+    const auto size = static_cast<std::size_t>(level.size());
     const std::int64_t most = std::min({limit, pre_nms_topk, level.size()});
-    new (&queues[i]) Queue{level, {scratch.take<RankKey>(level.size()), 0}, 0, {most, nms_threshold, scratch}};
+    new (&queues[i]) Queue{level, {most, nms_threshold, scratch}, scratch.take<RankKey>(size)};
+    work[i] = {scratch.take<float>(kSample), scratch.take<std::uint32_t>(size)};
   }
-  float* samples = scratch.take<float>(levels * kSample);
   scratch.parallel(static_cast<std::int64_t>(levels), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      queues[i].candidates =
-          select_best(queues[i].level, pre_nms_topk, queues[i].candidates.keys, samples + i * kSample);
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      select_best(queues[i], pre_nms_topk, work[i]);
   });
 
   // detectron2 suppresses within each level and then takes the best of all levels. Visiting the levels' anchors in the
@@ -184,8 +205,8 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
   while (count < limit) {
     Queue* const queue = best_queue(queues);
     if (!queue) break;
-    Proposal p =
-        decode(queue->level, rank_index(queue->candidates.keys[queue->next++]), anchor_offset, bbox_weights.data());
+    Proposal p = decode(queue->level, rank_index(queue->front()), anchor_offset, bbox_weights.data());
+    queue->pop();
     if (!finite(p.box) || !finite(p.score)) continue;
     p.box = clip(p.box, sizes.height, sizes.width);
     if (!sides_exceed(p.box, min_size) || queue->kept.suppress(p.box)) continue;

@@ -25,6 +25,12 @@ struct RowTaps {
   std::int32_t count;
 };
 
+// Scores as rows of adjacent ones, `stride` apart: planes of a planar tensor, pixels of one with adjacent channels.
+struct ScoreRows {
+  const float* data;
+  std::int64_t rows, width, stride;
+};
+
 // Boxes as one array per coordinate, readable up to a multiple of kBoxPadding.
 struct BoxColumns {
   const float *x0, *y0, *x1, *y1, *area;
@@ -32,9 +38,9 @@ struct BoxColumns {
 };
 inline constexpr std::int64_t kBoxPadding = 16;
 
-// Horizontal bilinear taps of every pixel of an output row: source[index[x]] and its right neighbour.
+// Horizontal bilinear taps of every pixel of an output row: where in a row of the map its two neighbours are.
 struct PixelTaps {
-  const std::int32_t* index;
+  const std::int32_t *low, *high;
   const float *low_weight, *high_weight;
 };
 // Rows of pixels are readable and writable up to a multiple of kPixelPadding, and so are their taps, in ascending
@@ -42,11 +48,12 @@ struct PixelTaps {
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
 
-// Two horizontally resampled rows of a map, channel after channel, and their weights.
+// The two rows of a map that an output row lies between, their weights, and where their channels and pixels are.
 struct RowPair {
   const float *low, *high;
-  std::int64_t channel_stride;
+  float low_weight, high_weight;
   std::int64_t channels;
+  std::int64_t channel_stride, pixel_stride;
 };
 
 struct Kernels {
@@ -64,16 +71,22 @@ struct Kernels {
   // Planar features: out[q] = bias[q] + sum over the taps of bin q of weight * row[index].
   void (*pool_plane[4])(const float* row, AxisTaps taps, std::int64_t bins, const float* bias, void* out);
 
+  // Writes the positions of the values that are not below a threshold (of NaN, too), row * scores.width + column, and
+  // returns how many there are.
+  std::int64_t (*find_not_below)(ScoreRows scores, float threshold, std::uint32_t* positions);
+
   // The first box at or after `begin` whose intersection with `box` exceeds `bound` times their union, or boxes.count.
   // Rounding is not that of iou(): whoever needs the exact decision leaves a margin and asks iou() for what is found.
   std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin, const float box[4], float bound);
 
-  // out[x] = source[index[x]] * low_weight[x] + source[index[x] + 1] * high_weight[x], for x < width.
+  // Resamples a row of one channel to `width` pixels. Taps index the row itself, and it goes on with its last pixel.
   void (*resample_row)(const float* source, PixelTaps taps, std::int64_t width, float* out);
 
-  // labels[x] = argmax(fine) * (argmax(coarse) > 0) of the rows weighted by low_weight and high_weight.
-  void (*label_row)(RowPair coarse, RowPair fine, float low_weight, float high_weight, std::int64_t width,
-                    std::uint8_t* labels);
+  // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally resampled rows with the same weights.
+  void (*label_row)(RowPair coarse, RowPair fine, std::int64_t width, std::uint8_t* labels);
+
+  // Resamples, for each pixel, the channel that its label names; 0 where the label is 0.
+  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, float* out);
 };
 
 namespace baseline {

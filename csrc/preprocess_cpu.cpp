@@ -234,9 +234,10 @@ const Pixel* resample_width(const RgbImage& image, std::int64_t width, Scratch& 
     return rows;
   }
   const Axis axis = make_axis(image.width, width, scratch);
-  Pixel* columns = scratch.take<Pixel>(kStrips * image.width * kRows);
-  Pixel* resampled = scratch.take<Pixel>(kStrips * width * kRows);
   const std::int64_t groups = (image.height + kRows - 1) / kRows;
+  const std::int64_t strips = std::min(kStrips, groups);
+  Pixel* columns = scratch.take<Pixel>(strips * image.width * kRows);
+  Pixel* resampled = scratch.take<Pixel>(strips * width * kRows);
   for_strips(scratch.parallel, groups, [&](std::int64_t strip, std::int64_t begin, std::int64_t end) {
     Pixel* in = columns + strip * image.width * kRows;
     Pixel* out = resampled + strip * width * kRows;

@@ -34,6 +34,9 @@ inline Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 
 inline __m128i load_bytes(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 inline Floats load(const float* p) { return _mm512_loadu_ps(p); }
+inline Floats load_first(const float* p, std::int64_t count) {
+  return _mm512_maskz_loadu_ps(static_cast<Mask>((1u << count) - 1), p);
+}
 inline Floats load(const Half* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline Floats load(const std::uint8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_bytes(p))); }
 inline Floats load(const std::int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_bytes(p))); }
@@ -54,9 +57,11 @@ inline void store_low_bytes(std::uint8_t* p, Ints x) { store_bytes(p, _mm512_cvt
 
 inline unsigned bits(Mask m) { return m; }
 inline Mask greater(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+inline Mask not_less(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
 inline Mask ordered(Floats a) { return _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q); }
 inline Mask not_less_equal(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ); }
 inline Mask both(Mask a, Mask b) { return a & b; }
+inline Mask all() { return 0xffff; }
 inline Floats select(Mask m, Floats yes, Floats no) { return _mm512_mask_blend_ps(m, no, yes); }
 inline Ints select(Mask m, Ints yes, Ints no) { return _mm512_mask_blend_epi32(m, no, yes); }
 
@@ -64,7 +69,16 @@ inline Ints select(Mask m, Ints yes, Ints no) { return _mm512_mask_blend_epi32(m
 inline Floats look_up(const float* table, Ints index) {
   return _mm512_permutex2var_ps(load(table), index, load(table + kLanes));
 }
-inline Ints subtract(Ints a, std::int32_t b) { return _mm512_sub_epi32(a, splat(b)); }
+inline Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+inline Ints subtract(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+inline Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
+inline Ints load_as_ints(const std::uint8_t* p) { return _mm512_cvtepu8_epi32(load_bytes(p)); }
+inline Mask nonzero(Ints x) { return _mm512_test_epi32_mask(x, x); }
+
+// table[index] where the mask is set, else 0.
+inline Floats gather(const float* table, Ints index, Mask m) {
+  return _mm512_mask_i32gather_ps(splat(0.0f), m, index, table, sizeof(float));
+}
 
 #elif defined(__AVX2__)
 
@@ -80,6 +94,10 @@ inline Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 
 inline __m128i load_bytes(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
 inline Floats load(const float* p) { return _mm256_loadu_ps(p); }
+inline Floats load_first(const float* p, std::int64_t count) {
+  const Ints lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(splat(static_cast<std::int32_t>(count)), lane));
+}
 inline Floats load(const Half* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 inline Floats load(const std::uint8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_bytes(p))); }
 inline Floats load(const std::int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_bytes(p))); }
@@ -107,9 +125,11 @@ inline void store_low_bytes(std::uint8_t* p, Ints x) {
 
 inline unsigned bits(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m)); }
 inline Mask greater(Floats a, Floats b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+inline Mask not_less(Floats a, Floats b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
 inline Mask ordered(Floats a) { return _mm256_cmp_ps(a, a, _CMP_ORD_Q); }
 inline Mask not_less_equal(Floats a, Floats b) { return _mm256_cmp_ps(a, b, _CMP_NLE_UQ); }
 inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
+inline Mask all() { return _mm256_castsi256_ps(splat(-1)); }
 inline Floats select(Mask m, Floats yes, Floats no) { return _mm256_blendv_ps(no, yes, m); }
 inline Ints select(Mask m, Ints yes, Ints no) {
   return _mm256_castps_si256(select(m, _mm256_castsi256_ps(yes), _mm256_castsi256_ps(no)));
@@ -120,7 +140,17 @@ inline Floats look_up(const float* table, Ints index) {
   const Floats second = _mm256_permutevar8x32_ps(load(table + kLanes), index);
   return select(_mm256_castsi256_ps(_mm256_slli_epi32(index, 28)), second, first);  // bit 3 is the sign now
 }
-inline Ints subtract(Ints a, std::int32_t b) { return _mm256_sub_epi32(a, splat(b)); }
+inline Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+inline Ints subtract(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
+inline Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
+inline Ints load_as_ints(const std::uint8_t* p) { return _mm256_cvtepu8_epi32(load_bytes(p)); }
+inline Mask nonzero(Ints x) {
+  return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_cmpeq_epi32(x, splat(0)), splat(-1)));
+}
+
+inline Floats gather(const float* table, Ints index, Mask m) {
+  return _mm256_mask_i32gather_ps(splat(0.0f), table, index, m, sizeof(float));
+}
 
 #else  // the vector extensions of GCC and Clang, for any processor
 
@@ -208,16 +238,29 @@ inline unsigned bits(Mask m) {
   return b;
 }
 inline Mask greater(Floats a, Floats b) { return a > b; }
+inline Mask not_less(Floats a, Floats b) { return ~(a < b); }
 inline Mask ordered(Floats a) { return a == a; }
 inline Mask not_less_equal(Floats a, Floats b) { return ~(a <= b); }
 inline Mask both(Mask a, Mask b) { return a & b; }
+inline Mask all() { return splat(-1); }
 inline Floats select(Mask m, Floats yes, Floats no) { return m ? yes : no; }
 inline Ints select(Mask m, Ints yes, Ints no) { return m ? yes : no; }
 
 inline Floats look_up(const float* table, Ints index) {
   return Floats{table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
 }
-inline Ints subtract(Ints a, std::int32_t b) { return a - splat(b); }
+inline Ints add(Ints a, Ints b) { return a + b; }
+inline Ints subtract(Ints a, Ints b) { return a - b; }
+inline Ints multiply(Ints a, Ints b) { return a * b; }
+inline Ints load_as_ints(const std::uint8_t* p) { return Ints{p[0], p[1], p[2], p[3]}; }
+inline Mask nonzero(Ints x) { return x != 0; }
+
+inline Floats gather(const float* table, Ints index, Mask m) {
+  Floats x = splat(0.0f);
+  for (int i = 0; i < kLanes; ++i)
+    if (m[i]) x[i] = table[index[i]];
+  return x;
+}
 
 #endif
 

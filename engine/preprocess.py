@@ -207,7 +207,7 @@ def _upright(image: Image) -> Image:
     from PIL.Image import Transpose
 
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # EXIF that cannot be parsed says nothing of the orientation, and the pixels are good
         return image
     # Not ImageOps.exif_transpose: it also writes the EXIF anew, which fails where other tags are damaged.

@@ -25,6 +25,11 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def _columns() -> int:
+    """How much fits on a line: one that wraps could not be erased."""
+    return shutil.get_terminal_size().columns - 1
+
+
 def duration(seconds: float) -> str:
     """``m:ss``, or ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
@@ -59,9 +64,11 @@ class ProgressBar:
         if not self._terminal:
             say(text)
             return
-        bar = max(min(shutil.get_terminal_size().columns - len(text) - 4, 40), 0)
+        columns = _columns()
+        bar = max(min(columns - len(text) - 3, 40), 0)
         filled = bar * self._done // self._total
-        self._stream.write(f"{_ERASE}[{'=' * filled}{' ' * (bar - filled)}] {text}" if bar else f"{_ERASE}{text}")
+        drawn = f"[{'=' * filled}{' ' * (bar - filled)}] {text}" if bar else text
+        self._stream.write(_ERASE + drawn[:columns])
         self._stream.flush()
         self._drawn = True
 
@@ -123,7 +130,7 @@ class Stages:
             elapsed, stage = time.monotonic() - self._start, self._stage
             if self._terminal:
                 frame += 1
-                self._stream.write(f"{_ERASE}{_FRAMES[frame % 4]} {stage}, {elapsed:.0f} s")
+                self._stream.write(_ERASE + f"{_FRAMES[frame % 4]} {stage}, {elapsed:.0f} s"[: _columns()])
                 self._stream.flush()
                 drawn = True
             elif elapsed > _PATIENCE and stage != said:

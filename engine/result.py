@@ -71,8 +71,8 @@ class DensePoseResult:
     image_size: tuple[int, int]
     """(height, width) of the picture."""
     confidences: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
-    """Name -> N arrays, float32 [h, w]: those that the network has of sigma_2, kappa_u, kappa_v, fine_segm_confidence and
-    coarse_segm_confidence."""
+    """Name -> N arrays, float32 [h, w]. The networks that there are have some of sigma_2, kappa_u, kappa_v,
+    fine_segm_confidence and coarse_segm_confidence, or none."""
 
     def __post_init__(self) -> None:
         people = len(self.scores)

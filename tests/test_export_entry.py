@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 import yaml
@@ -17,6 +18,7 @@ import yaml
 from densepose_engine import BackendUnavailable, CheckpointError, ConfigError, ExportError
 from densepose_engine.export import export_checkpoint, export_model
 from densepose_engine.export import graph as graph_module
+from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.output_files import OutputError
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -55,21 +57,31 @@ def metadata(path: Path) -> dict[str, Any]:
     return json.loads({p.key: p.value for p in onnx.load(path).metadata_props}[graph_module.METADATA])
 
 
-def without_metadata(path: Path) -> bytes:
-    model = onnx.load(path)
-    del model.metadata_props[:]
-    return model.SerializeToString(deterministic=True)
+def test_a_live_model_is_exported_as_its_checkpoint_is(
+    demo_onnx: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = []
 
+    def convert(model: DensePoseRCNN, input_size: object, provenance: dict[str, Any]) -> ir.Model:
+        given.append((model, input_size, provenance))
+        return ir.load(demo_onnx)
 
-def test_a_live_model_gives_the_graph_of_its_checkpoint(demo_onnx: Path, tmp_path: Path) -> None:
-    model, out = LiveModel(), tmp_path / "live.onnx"
-    description = export_model(model, live_cfg(), out, (320, 448))  # type: ignore[arg-type]
-    assert without_metadata(out) == without_metadata(demo_onnx)
-    assert metadata(out) == description
-    files = metadata(demo_onnx)
-    assert {**description, "provenance": None} == {**files, "provenance": None}
-    assert description["provenance"]["parameters"] == files["provenance"]["parameters"] > 3_000_000
-    assert len(description["provenance"]["weights"]["sha256"]) == 64
+    monkeypatch.setattr(graph_module, "export_graph", convert)
+    export_checkpoint(CONFIG, WEIGHTS, tmp_path / "file.onnx", (320, 448))
+    description = export_model(LiveModel(), live_cfg(), tmp_path / "live.onnx", (320, 448))  # type: ignore[arg-type]
+    (of_file, size, provenance), (of_live, live_size, live_provenance) = given
+
+    assert size == live_size == (320, 448)
+    assert of_file.config == of_live.config
+    state, live_state = of_file.state_dict(), of_live.state_dict()
+    assert list(state) == list(live_state)
+    assert all(torch.equal(state[name], live_state[name]) for name in state)
+    name = "roi_heads.box_predictor.cls_score.weight"
+    assert torch.equal(state[name], LiveModel().state[name])
+    assert provenance["parameters"] == live_provenance["parameters"] > 3_000_000
+    assert len(live_provenance["weights"]["sha256"]) == len(live_provenance["config"]["sha256"]) == 64
+    assert (tmp_path / "live.onnx").read_bytes() == (tmp_path / "file.onnx").read_bytes()
+    assert metadata(tmp_path / "live.onnx") == description
 
 
 def test_provenance_names_the_files_and_no_machine(demo_onnx: Path) -> None:
@@ -115,8 +127,6 @@ def test_a_failure_leaves_the_old_file_and_no_other(monkeypatch: pytest.MonkeyPa
 def test_a_graph_that_the_checker_refuses_is_not_written(
     demo_onnx: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import onnx_ir as ir
-
     def broken(*_: object) -> ir.Model:
         model = ir.load(demo_onnx)
         del model.opset_imports[""]
@@ -146,8 +156,6 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
 
 
 def test_an_output_that_cannot_be_written(demo_onnx: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import onnx_ir as ir
-
     monkeypatch.setattr(graph_module, "export_graph", lambda *_: ir.load(demo_onnx))
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write .*demo\.onnx"):

@@ -135,18 +135,16 @@ def _pictures(content: Any, folder: Path) -> list[AnnotatedPicture]:
             raise ValueError(f"it is no COCO annotation file: it has no list {key}")
     images: dict[int, Mapping[str, Any]] = {}
     for n, entry in enumerate(content["images"]):
-        image = _object(entry, f"image {n} of the list")
-        where = f"image {image.get('id', f'{n} of the list')}"
-        key = _integer(image, "id", where, least=None)
-        if key in images:
+        image, where = _object(entry, "image", n)
+        image_id = _integer(image, "id", where, least=None)
+        if image_id in images:
             raise ValueError(f"{where}: its id is taken by another image")
-        images[key] = image
-    people: dict[int, list[Annotation]] = {key: [] for key in images}
-    sizes = {key: _size(image, f"image {key}") for key, image in images.items()}
+        images[image_id] = image
+    people: dict[int, list[Annotation]] = {image_id: [] for image_id in images}
+    sizes = {image_id: _size(image, f"image {image_id}") for image_id, image in images.items()}
     category = _person_category(content)
     for n, entry in enumerate(content["annotations"]):
-        annotation = _object(entry, f"annotation {n} of the list")
-        where = f"annotation {annotation.get('id', f'{n} of the list')}"
+        annotation, where = _object(entry, "annotation", n)
         image_id = _integer(annotation, "image_id", where, least=None)
         if image_id not in images:
             raise ValueError(f"{where}: its image_id {image_id} is none of the images")
@@ -155,11 +153,12 @@ def _pictures(content: Any, folder: Path) -> list[AnnotatedPicture]:
     if not any(a.points is not None for annotations in people.values() for a in annotations):
         raise ValueError("nobody in it has dp_x, dp_y, dp_I, dp_U and dp_V: it is no DensePose annotation file")
     pictures = []
-    for key, image in images.items():
+    for image_id, image in images.items():
         name = image.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"image {key}: its file_name is missing")
-        pictures.append(AnnotatedPicture(key, name, folder / name, *sizes[key], tuple(people[key])))
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise ValueError(f"image {image_id}: its file_name is {name!r}, it must be a path")
+        size = sizes[image_id]
+        pictures.append(AnnotatedPicture(image_id, name, folder / name, *size, tuple(people[image_id])))
     return pictures
 
 
@@ -231,10 +230,11 @@ def _segmentation(entry: Mapping[str, Any], where: str, size: tuple[int, int]) -
         raise ValueError(f"{where}: its segmentation cannot be read: {error}") from error
 
 
-def _object(entry: Any, where: str) -> Mapping[str, Any]:
+def _object(entry: Any, kind: str, n: int) -> tuple[Mapping[str, Any], str]:
+    """Entry n of a list, and what it is called in messages."""
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{where} is no object")
-    return entry
+        raise ValueError(f"{kind} number {n} of the list is no object")
+    return entry, f"{kind} {entry['id']}" if type(entry.get("id")) is int else f"{kind} number {n} of the list"
 
 
 def _size(image: Mapping[str, Any], where: str) -> tuple[int, int]:

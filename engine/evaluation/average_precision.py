@@ -5,8 +5,8 @@ nobody better took. Precision is averaged over 101 recalls 0, 0.01 .. 1 (at each
 higher one), then over the ten thresholds 0.50, 0.55 .. 0.95. Recall is what is reached in the end, averaged likewise.
 
 A bootstrap resample draws pictures with replacement, which gives each picture a weight 0, 1, 2 ...; nobody has to be
-matched again. Copies of a person follow each other in the ranking, where a run of right ones only raises the precision and
-a run of wrong ones only lowers it, so their cumulated weights give exactly what the copied pictures would.
+matched again. Copies of a person follow each other in the ranking, where a run of right ones only raises the precision
+and a run of wrong ones only lowers it, so their cumulated weights give exactly what the copied pictures would.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def match_best(similarity: np.ndarray) -> Match:
 
 
 def match_densepose(similarity: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, box_iou: np.ndarray) -> Match:
-    """As ``match_best``, with people who are annotated by a box alone, by the rules of the DensePose project's evaluator.
+    """As ``match_best``, with people who have a box and no points, by the rules of the DensePose project's evaluator.
 
     - Where nobody of a picture has points, everybody found there is ignored.
     - Who is right by no annotated person at 0.95 and has a box IoU of 0.8 or more with a person without points (and not
@@ -80,12 +80,12 @@ def match_densepose(similarity: np.ndarray, ignored: np.ndarray, crowd: np.ndarr
         best = truths - 1 - left[:, ::-1].argmax(axis=1)
         right[:, n] = left[np.arange(len(best)), best] >= THRESHOLDS
         taken[right[:, n], best[right[:, n]]] = True
-    for n in np.flatnonzero(~right[-1]) if truths else ():
+    for n in np.flatnonzero(~right[-1]).tolist() if truths else ():
         left = np.where(taken[-1] & ~crowd, -1, box_iou[n])
-        best = truths - 1 - int(left[::-1].argmax())
-        if left[best] >= _OVERLAP and ignored[best]:
+        overlapping = truths - 1 - int(left[::-1].argmax())
+        if left[overlapping] >= _OVERLAP and ignored[overlapping]:
             skipped[:, n] = True
-            taken[-1, best] = True
+            taken[-1, overlapping] = True
     return Match(right, skipped, int((~ignored).sum()))
 
 
@@ -154,7 +154,7 @@ def paired_bootstrap(
 ) -> dict[str, np.ndarray]:
     """How far the differences (other - reference) spread when other pictures of the same kind had been taken.
 
-    All rankings, and both sides, see the same resamples. Of each ranking [resamples, 4], in the order of ``statistics``.
+    All rankings, and both sides, see the same resamples. Of each ranking [resamples, 4], ordered as ``statistics``.
 
     Raises:
         ValueError: the rankings are not of the same number of pictures.

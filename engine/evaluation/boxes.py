@@ -46,8 +46,8 @@ def score_boxes(
         scores: of each picture, [N].
 
     Returns:
-        The evaluator's numbers, in the order of ``STATISTICS``, 0 .. 1 (NaN where there was nobody to be found), and what
-        became of everybody, of which a ``Ranking`` gives the same numbers.
+        The evaluator's numbers, in the order of ``STATISTICS``, 0 .. 1 (NaN where there was nobody to be found), and
+        what became of everybody, of which a ``Ranking`` gives the same numbers.
 
     Raises:
         BackendUnavailable: pycocotools is not installed.

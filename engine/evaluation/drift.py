@@ -66,7 +66,7 @@ class DriftMeter:
     def add(self, reference: DensePoseResult, other: DensePoseResult) -> None:
         """One more picture."""
         a, b = best_people(reference, self._max_people), best_people(other, self._max_people)
-        iou = box_iou(_wide_boxes(a), _wide_boxes(b))
+        iou = box_iou(_boxes_in_float64(a), _boxes_in_float64(b))
         left_a, left_b = set(range(len(a))), set(range(len(b)))
         pairs = np.argwhere(iou >= OVERLAP)
         for i, j in pairs[np.argsort(-iou[tuple(pairs.T)], kind="stable")].tolist():
@@ -83,7 +83,7 @@ class DriftMeter:
         return Drift(len(self._matched), self._only_reference, self._only_other, *map(float, means))
 
 
-def _wide_boxes(found: DensePoseResult) -> np.ndarray:
+def _boxes_in_float64(found: DensePoseResult) -> np.ndarray:
     boxes = found.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes
@@ -103,8 +103,8 @@ def _patch_drift(a: DensePoseResult, i: int, b: DensePoseResult, j: int) -> tupl
     uv[:, top : max(bottom, top), left : max(end, left)] = theirs.uv[(slice(None), *there)]
     same = mine.labels == labels
     on, other_on = mine.labels > 0, labels > 0
-    both = np.count_nonzero(on & other_on)
-    union = np.count_nonzero(on) + np.count_nonzero(theirs.labels) - both
+    both = int((on & other_on).sum())
+    union = int(on.sum()) + int((theirs.labels > 0).sum()) - both
     moved = np.abs(mine.uv - uv)[:, on & same]
     return (
         float(same.mean()),

@@ -1,9 +1,9 @@
 """Geodesic point similarity (GPS): how near, along the body's surface, the found points are to the annotated ones.
 
 Of one found and one annotated person, GPS is the mean over annotated points of exp(-d^2 / 2k^2), d being the geodesic
-distance between what is annotated and what was found at that pixel; where nobody was found there, a point counts 0. Masked,
-GPSm = sqrt(GPS * IoU of the masks). (R. A. Güler, N. Neverova, I. Kokkinos: DensePose, CVPR 2018, and the DensePose
-project's evaluation.) Two definitions differ in their details:
+distance between what is annotated and what was found at that pixel; where nobody was found there, a point counts 0.
+Masked, GPSm = sqrt(GPS * IoU of the masks). (R. A. Güler, N. Neverova, I. Kokkinos: DensePose, CVPR 2018, and the
+DensePose project's evaluation.) Two definitions differ in their details:
 
 ====================  ==================================  ==========================================================
                       ``SimpleGps``                       ``CocoGps``, the DensePose project's evaluator
@@ -82,8 +82,8 @@ class SimpleGps:
             for key, value in (("dp_x", annotation.points), ("segmentation", annotation.segmentation)):
                 if value is None:
                     raise DensePoseEngineError(
-                        f"annotation {annotation.id} has no {key}, and --gps simple asks for it of everybody; --gps coco "
-                        "leaves people without points out"
+                        f"annotation {annotation.id} has no {key}, and --gps simple asks for it of everybody; "
+                        "--gps coco leaves people without points out"
                     )
 
     def similarities(self, picture: AnnotatedPicture, found: DensePoseResult) -> Similarities:
@@ -182,22 +182,22 @@ def _at(
     return hit, part, u, v
 
 
-# ---- masks -------------------------------------------------------------------------------------------------------------
+# ---- masks -----------------------------------------------------------------------------------------------------------
 
 
 def _mask_ious(truths: list[np.ndarray], crowd: list[bool], found: DensePoseResult) -> np.ndarray:
     """[N, M]: IoU of everybody found with each mask; of a crowd, the share of the found mask that lies in it."""
     ious = np.zeros((len(found), len(truths)))
-    areas = [np.count_nonzero(mask) for mask in truths]
+    areas = [int(mask.sum()) for mask in truths]
     for k in range(len(found) if truths else 0):
         person = found.person(k)
         (height, width), (rows, columns) = person.labels.shape, truths[0].shape
         top, left = max(person.y, 0), max(person.x, 0)
         bottom, right = max(min(person.y + height, rows), top), max(min(person.x + width, columns), left)
         patch = person.labels[top - person.y : bottom - person.y, left - person.x : right - person.x] > 0
-        area = np.count_nonzero(patch)
+        area = int(patch.sum())
         for j, mask in enumerate(truths):
-            both = np.count_nonzero(mask[top:bottom, left:right] & patch)
+            both = int((mask[top:bottom, left:right] & patch).sum())
             ious[k, j] = both / max(area if crowd[j] else area + areas[j] - both, 1)
     return ious
 
@@ -220,7 +220,10 @@ def _coco_mask(annotation: Annotation, size: tuple[int, int]) -> np.ndarray:
 
 
 def _stretch(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, corner pixels on corner pixels (SciPy's ``zoom`` of order 1), more than a half is inside."""
+    """Bilinear, corner pixels on corner pixels, more than a half is inside: SciPy's ``zoom`` of order 1.
+
+    Also where, at some sizes, the place of the last row or column rounds to beyond the mask, which is empty.
+    """
     values = mask.astype(np.float64)
     for axis, length in enumerate((height, width)):
         last = values.shape[axis] - 1
@@ -230,4 +233,5 @@ def _stretch(mask: np.ndarray, height: int, width: int) -> np.ndarray:
         shape = (-1, 1) if axis == 0 else (1, -1)
         weight = (place - low).reshape(shape)
         values = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
+        values *= (place <= last).reshape(shape)
     return values > 0.5

@@ -46,13 +46,14 @@ class EnginePredictor:
         rgb = to_rgb_array(picture.path)
         if rgb.shape[:2] != (picture.height, picture.width):
             raise ImageError(
-                f"{picture.path} is {rgb.shape[1]} x {rgb.shape[0]} pixels, its annotations are of {picture.width} x {picture.height}"
+                f"{picture.path} is {rgb.shape[1]} x {rgb.shape[0]} pixels, its annotations are of "
+                f"{picture.width} x {picture.height}"
             )
         return self._engine.infer(rgb, score_threshold=self._score_threshold, max_people=self._max_people)
 
 
 class SavedPredictions:
-    """Reads results that ``infer --save npz`` wrote: of ``a/b.jpg``, FOLDER/a/b.npz, FOLDER/a/b.jpg.npz or FOLDER/b.npz.
+    """Reads what ``infer --save npz`` wrote: of ``a/b.jpg``, FOLDER/a/b.npz, FOLDER/a/b.jpg.npz or FOLDER/b.npz.
 
     Args:
         score_threshold: people with a score above this; None for all.
@@ -70,9 +71,12 @@ class SavedPredictions:
         for path in (self._folder / name for name in names):
             if path.is_file():
                 result = DensePoseResult.load(path)
-                return result if self._score_threshold is None else _people(result, result.scores > self._score_threshold)
+                if self._score_threshold is None:
+                    return result
+                return _people(result, np.flatnonzero(result.scores > self._score_threshold))
         raise DensePoseEngineError(
-            f"there is no prediction {self._folder / names[0]} for {picture.file_name}; a picture without people has one too"
+            f"there is no prediction {self._folder / names[0]} for {picture.file_name}; a picture in which nobody was "
+            "found has one too"
         )
 
 
@@ -94,8 +98,7 @@ def best_people(result: DensePoseResult, count: int) -> DensePoseResult:
     return result if np.array_equal(order, np.arange(len(result))) else _people(result, order)
 
 
-def _people(result: DensePoseResult, chosen: np.ndarray) -> DensePoseResult:
-    indices = np.arange(len(result))[chosen]
+def _people(result: DensePoseResult, indices: np.ndarray) -> DensePoseResult:
     return DensePoseResult(
         result.boxes[indices],
         result.scores[indices],

@@ -1,9 +1,9 @@
 """Masks as COCO annotations hold them: run lengths, compressed run lengths and polygons.
 
-A run-length encoding counts pixels in column-major order, beginning with background: [3, 2, ...] is three pixels off, two
-on. "Compressed" writes the same counts as text (the format of the COCO tools, maskApi.c): six bits a character from "0",
-the lowest five of them data, least significant first, the sixth saying that more follow; the last data bit is the sign;
-from the fourth count on, the difference to the count two before is written.
+A run-length encoding counts pixels in column-major order, beginning with background: [3, 2, ...] is three pixels off,
+two on. "Compressed" writes the same counts as text (the format of the COCO tools, maskApi.c): six bits a character from
+"0", the lowest five of them data, least significant first, the sixth saying that more follow; the last data bit is the
+sign; from the fourth count on, the difference to the count two before is written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where points of a body lie on its surface, and how far they are from each other along it.
 
-Two tables, for the two definitions of GPS: ``GridSurface`` is a file of its own (``surface.npz``), ``SmplSurface`` is made
-by ``python -m densepose_engine.evaluation.convert_geodesics`` of what the DensePose project publishes.
+Two tables, for the two definitions of GPS: ``GridSurface`` is a file of its own (``surface.npz``), ``SmplSurface`` is
+made by ``python -m densepose_engine.evaluation.convert_geodesics`` of what the DensePose project publishes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ HOW_TO_GET_GEODESICS = (
 class GridSurface:
     """A surface of P points with a square grid of nearest points per part.
 
-    ``surface.npz`` has ``grid`` [24, cells, cells], integers: (part - 1, V cell, U cell) -> point, and ``distance`` [P, P]
-    in metres.
+    ``surface.npz`` has ``grid`` [24, cells, cells], integers: (part - 1, V cell, U cell) -> point, and ``distance``
+    [P, P], floats in metres.
     """
 
     def __init__(self, grid: np.ndarray, distance: np.ndarray) -> None:
@@ -90,7 +90,9 @@ class SmplSurface:
             raise ValueError(f"its part is not 1 .. {PARTS}, or its vertex negative")
         n = len(distance) if distance.ndim == 2 else (1 + math.isqrt(1 + 8 * distance.size)) // 2
         if distance.shape not in ((n * (n - 1) // 2,), (n, n)):
-            raise ValueError(f"its distance is of shape {distance.shape}, it must be (n(n - 1)/2,) or (n, n) of n vertices")
+            raise ValueError(
+                f"its distance is of shape {distance.shape}, it must be (n(n - 1)/2,) or (n, n) of n vertices"
+            )
         if vertex.max() >= n:
             raise ValueError(f"its vertex names {vertex.max()}, and there are distances of {n} vertices")
         self._distance = distance
@@ -110,7 +112,7 @@ class SmplSurface:
         path = Path(path)
         if path.suffix.lower() in (".pkl", ".pickle"):
             raise DensePoseEngineError(
-                f"{path} is a pickle, which could run anything on this machine, so it is not opened. {HOW_TO_GET_GEODESICS}"
+                f"{path} is a pickle, which could run any program: it is not opened. {HOW_TO_GET_GEODESICS}"
             )
         arrays = _read_mat(path) if path.suffix.lower() == ".mat" else _read_npz(path)
         try:

@@ -1,0 +1,92 @@
+"""What a compiled model really runs: every convolution and matrix product, in which precision, with how many MACs.
+
+A layer that was meant for INT8 and silently fell back to float shows here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+_TYPES = ("Convolution", "GroupConvolution", "MatMul")
+_INTEGERS = ("u8", "i8")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the compiled graph.
+
+    ``precision`` is that of its inner loop ("int8", "f32", "bf16", ...), ``kernel`` the vendor's name of what runs,
+    ``macs`` multiply-accumulates for one picture of the nominal size.
+    """
+
+    name: str
+    type: str
+    precision: str
+    kernel: str
+    macs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_layers(model: Any, compiled: Any, image_size: tuple[int, int], rows: dict[str, int]) -> list[Layer]:
+    """Ask ``compiled`` (of ``model``) what became of every layer.
+
+    Args:
+        model: ``openvino.Model``, before compilation.
+        compiled: ``openvino.CompiledModel``.
+        image_size: nominal (height, width) of the network's input, for MACs where the graph leaves it open.
+        rows: how many boxes a head's layers are counted with, by first part of the layer's name ("box", "densepose").
+
+    Returns:
+        Layers in execution order of ``model``.
+    """
+    runs = _runtime(compiled)
+    nominal = model.clone()
+    nominal.reshape({"image": [1, 3, *image_size]})
+    layers = []
+    for op in nominal.get_ordered_ops():
+        if op.get_type_name() not in _TYPES:
+            continue
+        name = op.get_friendly_name().removesuffix("/WithoutBiases")
+        precision, kernel = runs.get(name, ("unknown", ""))
+        macs = _macs(op, rows.get(name.split("/")[0], 1))
+        layers.append(Layer(name, op.get_type_name(), precision, kernel, macs))
+    return layers
+
+
+def int8_mac_share(layers: list[Layer]) -> float:
+    """The part of all MACs that runs in INT8, 0 .. 1."""
+    total = sum(layer.macs for layer in layers)
+    return sum(layer.macs for layer in layers if layer.precision == "int8") / total if total else 0.0
+
+
+def _runtime(compiled: Any) -> dict[str, tuple[str, str]]:
+    """(precision, kernel) by the name of every layer that a kernel says it executes."""
+    found: dict[str, tuple[str, str]] = {}
+    for op in compiled.get_runtime_model().get_ops():
+        info = op.get_rt_info()
+        kind = info["layerType"].astype(str) if "layerType" in info else ""
+        if kind not in ("Convolution", "FullyConnected", "MatMul", "Gemm"):
+            continue
+        precision = info["runtimePrecision"].astype(str)
+        entry = ("int8" if precision in _INTEGERS else precision, info["primitiveType"].astype(str))
+        for name in info["originalLayersNames"].astype(str).split(","):
+            # Fused neighbours are listed too; the layer itself keeps its name, or gets one of these endings.
+            found.setdefault(name.split("/DequantizationMultiply")[0].removesuffix("/WithoutBiases"), entry)
+    return found
+
+
+def _macs(op: Any, boxes: int) -> int:
+    output = op.get_output_partial_shape(0)
+    sizes = [dimension.get_length() if dimension.is_static else boxes for dimension in output]
+    weight = op.input(1).get_partial_shape()
+    if op.get_type_name() == "MatMul":
+        attributes = op.get_attributes()
+        inner = weight[-1 if attributes["transpose_b"] else -2]
+        return int(np.prod(sizes)) * (inner.get_length() if inner.is_static else 1)
+    # [out, in, ...] or [groups, out / groups, in / groups, ...]: per output pixel every weight is used once.
+    return sizes[0] * int(np.prod(sizes[2:])) * int(np.prod(list(weight.to_shape())))
