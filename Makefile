@@ -52,6 +52,7 @@ bench-ops: build
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p densepose_engine
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp plugins/*/*.cpp
 
 format: $(VENV)/installed

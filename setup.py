@@ -1,4 +1,4 @@
-"""Builds the compiled core and the OpenVINO plugin with CMake; everything else about the package is in pyproject.toml."""
+"""Builds the compiled core and the OpenVINO plugin with CMake; pyproject.toml has everything else."""
 
 import importlib.util
 import os

@@ -4,7 +4,7 @@ A tensor is quantised once, where it is made, and everybody reads the dequantise
 and fuses the pairs into its integer kernels. The rules, in the order in which ``_placement`` applies them:
 
 1. Every convolution and matrix product reads a quantised tensor and has int8 weights, per output channel, symmetric.
-2. What only moves or selects values (``points.TRANSPARENT``) is transparent: its input is quantised instead of its output.
+2. What only moves or selects values (``points.TRANSPARENT``) has its input quantised instead of its output.
 3. Both summands of an Add are quantised, but for one that a layer makes for this Add alone: that sum is fused into the
    layer, in its wide accumulator.
 4. All inputs of a Concat are quantised with one scale: the concatenation then copies bytes.
@@ -23,6 +23,7 @@ import onnx_ir as ir
 
 from ..errors import CalibrationError
 from .points import layers, source
+from .weights import LayerInput, constant, quantize_weights
 
 _DOMAIN = "densepose"
 
@@ -101,7 +102,7 @@ def _placement(
                 elif operand is not fused:
                     tensors[origin] = None
         elif node.domain == _DOMAIN and node.op_type == "MultilevelRoiAlign" and node.outputs[0] in wanted:
-            levels = tuple(source(value) for value in node.inputs[:-2] if value is not None)
+            levels = _levels(node)
             groups.append(levels)
             tensors.update(dict.fromkeys(levels))
             tensors.pop(node.outputs[0])
@@ -114,7 +115,7 @@ def quantize(
     target: Target,
     *,
     keep_float: Collection[str] = (),
-    input_means: Mapping[str, np.ndarray] | None = None,
+    inputs: Mapping[str, LayerInput] | None = None,
 ) -> Placement:
     """Put Q/DQ pairs into ``model``, in place.
 
@@ -122,8 +123,8 @@ def quantize(
         ranges: (low, high) by tensor name, as an observer gave them.
         target: whose rules to follow.
         keep_float: names of layers that stay float.
-        input_means: mean of each input channel by layer name; where given, the layer's bias takes up the mean error of
-            its quantised weights.
+        inputs: what is known of each layer's input, by layer name; where given, weights are rounded with it and the
+            layer's bias takes up what is left of their mean error. Without, weights are rounded to the nearest.
 
     Raises:
         CalibrationError: ``ranges`` lacks a tensor, or ``keep_float`` names no layer.
@@ -145,20 +146,23 @@ def quantize(
         union = (min(by_value[v][0] for v in group), max(by_value[v][1] for v in group))
         by_value.update(dict.fromkeys(group, union))
 
-    means = input_means or {}
-    for node in chosen:
-        _quantize_weights(model, node, means.get(str(node.name)))
+    pooled = [node for node in model.graph if node.op_type == "MultilevelRoiAlign" and _levels(node) in groups]
+    quantize_weights(model, chosen, inputs or {})
     for value, (low, high) in by_value.items():
         scale = activation_scale(low, high, target)
         placement.scales[str(value.name)] = scale
         _insert_pair(model, value, scale)
-    for node in list(model.graph):
-        if node.domain == _DOMAIN and node.op_type == "MultilevelRoiAlign":
-            _pool_bytes(model, node, placement)
+    for node in pooled:
+        _pool_bytes(model, node)
     if target.repeat:
         for node in chosen:
             _repeat_pair(model, node)
     return placement
+
+
+def _levels(node: ir.Node) -> tuple[ir.Value, ...]:
+    """What a RoIAlign pools from."""
+    return tuple(source(value) for value in node.inputs[:-2] if value is not None)
 
 
 def activation_scale(low: float, high: float, target: Target) -> Scale:
@@ -171,22 +175,11 @@ def activation_scale(low: float, high: float, target: Target) -> Scale:
     return Scale(scale, int(np.clip(np.rint(-low / scale), 0, 255)), "uint8")
 
 
-def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    value = ir.Value(
-        name=name,
-        const_value=ir.tensor(array, name=name),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        shape=ir.Shape(array.shape),
-    )
-    model.graph.register_initializer(value)
-    return value
-
-
 def _insert_pair(model: ir.Model, value: ir.Value, scale: Scale) -> None:
     name = str(value.name)
-    readers = [use for use in value.uses()]
-    q_scale = _constant(model, f"{name}/scale", np.array(scale.scale, np.float32))
-    zero = _constant(model, f"{name}/zero_point", np.array(scale.zero_point, scale.dtype))
+    readers = list(value.uses())
+    q_scale = constant(model, f"{name}/scale", np.array(scale.scale, np.float32))
+    zero = constant(model, f"{name}/zero_point", np.array(scale.zero_point, scale.dtype))
     quantise = ir.node("QuantizeLinear", [value, q_scale, zero], name=f"{name}/quantize")
     dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], q_scale, zero], name=f"{name}/dequantize")
     for node, suffix, dtype in ((quantise, "quantized", zero.dtype), (dequantise, "dequantized", ir.DataType.FLOAT)):
@@ -203,70 +196,9 @@ def _insert_pair(model: ir.Model, value: ir.Value, scale: Scale) -> None:
         reader.replace_input_with(index, dequantise.outputs[0])
 
 
-def _quantize_weights(model: ir.Model, node: ir.Node, input_mean: np.ndarray | None) -> None:
-    """int8 per output channel, symmetric; the initializer becomes int8 behind a DequantizeLinear."""
-    value = node.inputs[1]
-    assert value is not None and value.const_value is not None
-    weight = value.const_value.numpy().astype(np.float64)
-    axis = _output_axis(node)
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    bound = np.abs(weight).max(axis=others)
-    scale = np.where(bound > 0, bound / 127, 1.0).astype(np.float32)
-    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-    integers = np.clip(np.rint(weight / scale.astype(np.float64).reshape(shape)), -127, 127).astype(np.int8)
-    if input_mean is not None:
-        error = weight - integers * scale.astype(np.float64).reshape(shape)
-        _correct_bias(model, node, error, input_mean)
-    name = str(value.name)
-    quantised = _weight_constant(model, f"{name}/int8", integers)
-    scales = _weight_constant(model, f"{name}/scale", scale)
-    zeros = _weight_constant(model, f"{name}/zero_point", np.zeros(scale.shape, np.int8))
-    dequantise = ir.node("DequantizeLinear", [quantised, scales, zeros], {"axis": axis}, name=f"{node.name}/weight")
-    dequantise.outputs[0].name = f"{node.name}/weight:0"
-    model.graph.insert_before(node, dequantise)
-    node.replace_input_with(1, dequantise.outputs[0])
-    if not value.uses():
-        del model.graph.initializers[name]
-
-
-def _weight_constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    """Layers may share a weight (the RPN's do): so do their integers."""
-    return model.graph.initializers.get(name) or _constant(model, name, array)
-
-
-def _output_axis(node: ir.Node) -> int:
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        return 0 if "transB" in node.attributes and node.attributes["transB"].as_int() else 1
-    return 1
-
-
-def _correct_bias(model: ir.Model, node: ir.Node, error: np.ndarray, input_mean: np.ndarray) -> None:
-    """Add (W - Wq) . mean(x) to the bias, so that the layer's mean output stays (arXiv 1906.04721, section 4.2)."""
-    if node.op_type == "Conv":
-        per_input = error.sum(axis=tuple(range(2, error.ndim)))  # [out, in / groups]
-        groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
-        mean = input_mean.reshape(groups, -1)
-        shift = np.einsum("goi,gi->go", per_input.reshape(groups, -1, per_input.shape[1]), mean).ravel()
-    else:
-        matrix = error if _output_axis(node) == 0 else error.T
-        shift = matrix @ input_mean
-    old = node.inputs[2] if len(node.inputs) > 2 else None
-    base = old.const_value.numpy().astype(np.float64) if old is not None and old.const_value is not None else 0.0
-    bias = _constant(model, f"{node.name}/corrected_bias", (base + shift).astype(np.float32))
-    if len(node.inputs) > 2:
-        node.replace_input_with(2, bias)
-    else:
-        node.resize_inputs(3)
-        node.replace_input_with(2, bias)
-
-
-def _pool_bytes(model: ir.Model, node: ir.Node, placement: Placement) -> None:
-    """Let a RoIAlign whose levels are all dequantised copies read the integers themselves."""
+def _pool_bytes(model: ir.Model, node: ir.Node) -> None:
+    """Let a RoIAlign whose levels share one scale read the integers themselves."""
     pairs = [value.producer() for value in node.inputs[:-2] if value is not None]
-    if any(pair is None or pair.op_type != "DequantizeLinear" for pair in pairs):
-        return
     name = str(node.outputs[0].name)
     first = pairs[0]
     assert first is not None

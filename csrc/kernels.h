@@ -1,7 +1,9 @@
-// The hot loops, compiled once per instruction set from kernels_generic.inc and chosen at run time (isa.h).
+// The hot loops, compiled once per instruction set from kernels_generic.inc and
+// chosen at run time (isa.h).
 //
-// This header is all that those translation units share with the rest of the program. They must stay free of inline
-// functions and templates with external linkage: the linker keeps one copy of such a function, and it could keep the
+// This header is all that those translation units share with the rest of the
+// program. They must stay free of inline functions and templates with external
+// linkage: the linker keeps one copy of such a function, and it could keep the
 // AVX-512 one for a processor that has none.
 #pragma once
 
@@ -10,24 +12,39 @@
 
 namespace densepose {
 
-// For each bin of one axis of a RoI, which source pixels it reads: bin p averages index[t], weighted by weight[t], for
-// the taps t in [first[p], first[p + 1]).
+// For each bin of one axis of a RoI, which source pixels it reads: bin p
+// averages index[t], weighted by weight[t], for the taps t in [first[p],
+// first[p + 1]).
 struct AxisTaps {
-  std::int32_t* first;
-  std::int32_t* index;
-  float* weight;
+  std::int32_t *first;
+  std::int32_t *index;
+  float *weight;
 };
+
+// The same with the bins' first taps adjacent, then their second ones, and so
+// on: tap t of bin p stands at t * stride + p, and each bin has `depth` taps.
+// Those that a bin does not need have index -1. `stride` is a multiple of
+// kBinPadding.
+struct InterleavedTaps {
+  std::int32_t *index;
+  float *weight;
+  std::int32_t depth, stride;
+};
+inline constexpr std::int64_t kBinPadding = 16;
+inline constexpr std::int64_t kRowPadding =
+    48; // what pool_planes() needs of `row` beyond the window's columns
 
 // Some rows of a picture or a map, and how much of each goes into their sum.
 struct RowTaps {
-  const std::int32_t* index;
-  const float* weight;
+  const std::int32_t *index;
+  const float *weight;
   std::int32_t count;
 };
 
-// Scores as rows of adjacent ones, `stride` apart: planes of a planar tensor, pixels of one with adjacent channels.
+// Scores as rows of adjacent ones, `stride` apart: planes of a planar tensor,
+// pixels of one with adjacent channels.
 struct ScoreRows {
-  const float* data;
+  const float *data;
   std::int64_t rows, width, stride;
 };
 
@@ -38,17 +55,20 @@ struct BoxColumns {
 };
 inline constexpr std::int64_t kBoxPadding = 16;
 
-// Horizontal bilinear taps of every pixel of an output row: where in a row of the map its two neighbours are.
+// Horizontal bilinear taps of every pixel of an output row: where in a row of
+// the map its two neighbours are.
 struct PixelTaps {
   const std::int32_t *low, *high;
   const float *low_weight, *high_weight;
 };
-// Rows of pixels are readable and writable up to a multiple of kPixelPadding, and so are their taps, in ascending
-// order. A row of a map is readable up to kMapPadding beyond its end.
+// Rows of pixels are readable and writable up to a multiple of kPixelPadding,
+// and so are their taps, in ascending order. A row of a map is readable up to
+// kMapPadding beyond its end.
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
 
-// The two rows of a map that an output row lies between, their weights, and where their channels and pixels are.
+// The two rows of a map that an output row lies between, their weights, and
+// where their channels and pixels are.
 struct RowPair {
   const float *low, *high;
   float low_weight, high_weight;
@@ -56,37 +76,62 @@ struct RowPair {
   std::int64_t channel_stride, pixel_stride;
 };
 
+// The window of a planar level that a RoI reads, and where its bins go.
+struct Planes {
+  const void *source; // the window's first column
+  std::int64_t row_stride, plane_stride;
+  std::int64_t channels, columns;
+  std::int64_t bins, output_stride;
+};
+
 struct Kernels {
-  const char* isa;
+  const char *isa;
 
   // The arrays below are indexed by DataType: float32, float16, uint8, int8.
 
-  // out[i] = sum over the taps of weight * source[index * row_stride + i], for i < length.
-  void (*combine_rows[4])(const void* source, std::int64_t row_stride, RowTaps taps, std::int64_t length, float* out);
+  // out[i] = sum over the taps of weight * source[index * row_stride + i], for
+  // i < length.
+  void (*combine_rows[4])(const void *source, std::int64_t row_stride,
+                          RowTaps taps, std::int64_t length, float *out);
 
-  // Features with adjacent channels: out[q][c] = bias[q] + sum over the taps of bin q of weight * row[index][c].
-  void (*pool_pixels[4])(const float* row, AxisTaps taps, std::int64_t bins, std::int64_t channels, const float* bias,
-                         void* out);
+  // Features with adjacent channels: out[q][c] = bias[q] + sum over the taps of
+  // bin q of weight * row[index][c].
+  void (*pool_pixels[4])(const float *row, AxisTaps taps, std::int64_t bins,
+                         std::int64_t channels, const float *bias, void *out);
 
-  // Planar features: out[q] = bias[q] + sum over the taps of bin q of weight * row[index].
-  void (*pool_plane[4])(const float* row, AxisTaps taps, std::int64_t bins, const float* bias, void* out);
+  // Planar features, a row of bins of all channels: for each plane,
+  // combine_rows(), then out[q] = bias[q] + sum over the taps of bin q of
+  // weight * row[index].
+  void (*pool_planes[4])(const Planes &planes, RowTaps rows,
+                         InterleavedTaps columns, const float *bias, float *row,
+                         void *out);
 
-  // Writes the positions of the values that are not below a threshold (of NaN, too), row * scores.width + column, and
-  // returns how many there are.
-  std::int64_t (*find_not_below)(ScoreRows scores, float threshold, std::uint32_t* positions);
+  // Writes the positions of the values that are not below a threshold (of NaN,
+  // too), row * scores.width + column, and returns how many there are.
+  std::int64_t (*find_not_below)(ScoreRows scores, float threshold,
+                                 std::uint32_t *positions);
 
-  // The first box at or after `begin` whose intersection with `box` exceeds `bound` times their union, or boxes.count.
-  // Rounding is not that of iou(): whoever needs the exact decision leaves a margin and asks iou() for what is found.
-  std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin, const float box[4], float bound);
+  // The first box at or after `begin` whose intersection with `box` exceeds
+  // `bound` times their union, or boxes.count. Rounding is not that of iou():
+  // whoever needs the exact decision leaves a margin and asks iou() for what is
+  // found.
+  std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin,
+                               const float box[4], float bound);
 
-  // Resamples a row of one channel to `width` pixels. Taps index the row itself, and it goes on with its last pixel.
-  void (*resample_row)(const float* source, PixelTaps taps, std::int64_t width, float* out);
+  // Resamples a row of one channel to `width` pixels. Taps index the row
+  // itself, and it goes on with its last pixel.
+  void (*resample_row)(const float *source, PixelTaps taps, std::int64_t width,
+                       float *out);
 
-  // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally resampled rows with the same weights.
-  void (*label_row)(RowPair coarse, RowPair fine, std::int64_t width, std::uint8_t* labels);
+  // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally
+  // resampled rows with the same weights.
+  void (*label_row)(RowPair coarse, RowPair fine, std::int64_t width,
+                    std::uint8_t *labels);
 
-  // Resamples, for each pixel, the channel that its label names; 0 where the label is 0.
-  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, float* out);
+  // Resamples, for each pixel, the channel that its label names; 0 where the
+  // label is 0.
+  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t *labels,
+                     std::int64_t width, float *out);
 };
 
 namespace baseline {
@@ -101,4 +146,4 @@ extern const Kernels kTable;
 }
 #endif
 
-}  // namespace densepose
+} // namespace densepose

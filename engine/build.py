@@ -4,31 +4,75 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .backends import backend_module
 from .engine_file import EngineFile
 from .errors import BackendUnavailable, BuildError
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
-def build_engine(graph: str | os.PathLike[str], backend: str = "openvino", precision: str = "fp32") -> EngineFile:
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How to make an INT8 engine.
+
+    ``calibration``: path of the table that ``calibrate`` wrote; ``observer``: how a histogram becomes a range ("minmax",
+    "percentile", "entropy" or "mse"); ``adapt_weights``: round weights with what calibration knows of each layer's input
+    and correct biases, instead of rounding to the nearest; ``keep_float``: names of layers that stay float.
+    """
+
+    calibration: Path
+    observer: str = "mse"
+    adapt_weights: bool = True
+    keep_float: Collection[str] = ()
+
+
+def build_engine(
+    graph: str | os.PathLike[str],
+    backend: str = "openvino",
+    precision: str = "fp32",
+    int8: Int8Options | None = None,
+) -> EngineFile:
     """Compile the graph that ``export`` wrote.
 
     Args:
         graph: path of the ONNX file.
         backend: "openvino".
-        precision: "fp32" (exact), or "bf16" where the processor has it (faster, about 3 significant digits).
+        precision: "fp32" (exact), "bf16" where the processor has it (faster, about 3 significant digits), or "int8".
+        int8: for precision "int8" only, and needed there.
 
     Raises:
         FileNotFoundError: there is no such file.
         BuildError: it is no graph of ours, or the vendor's compiler refuses it.
+        CalibrationError: the calibration table is broken or of another graph.
         BackendUnavailable: the vendor's runtime, or what reads the graph, is not installed.
     """
     path = Path(graph)
     module = backend_module(backend)
     if precision not in module.PRECISIONS:
         raise BuildError(f"the {backend} backend builds {', '.join(module.PRECISIONS)}, not {precision}")
+    if (precision == "int8") != (int8 is not None):
+        raise ValueError("precision int8 needs a calibration table, and no other precision takes one")
+    data, model, description = read_graph(path)
+    if int8 is not None:
+        description = {**description, "int8": quantize_graph(model, data, backend, int8)}
+    from .export.layout import place_nhwc
+
+    place_nhwc(model)
+    import onnx_ir as ir
+
+    payload, runtime, layers = module.build(ir.to_proto(model).SerializeToString(), precision, nominal_load(description))
+    description = {**description, "layers": layers}
+    return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
+
+
+def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
+    """The file's bytes, the graph in them, and what its metadata says; errors as ``build_engine``."""
     try:
         import onnx
         import onnx_ir as ir
@@ -37,15 +81,13 @@ def build_engine(graph: str | os.PathLike[str], backend: str = "openvino", preci
             f"building needs onnx ({error}); pip install 'densepose-engine[export]' (running an engine does not)"
         ) from error
     from .export.graph import GRAPH_VERSION, METADATA
-    from .export.layout import place_nhwc
 
     if path.is_dir():
         raise BuildError(f"{path} is a folder; give the ONNX file that 'densepose-engine export' wrote")
+    data = path.read_bytes()
     try:
-        model = ir.from_proto(onnx.load_model_from_string(path.read_bytes()))
+        model = ir.from_proto(onnx.load_model_from_string(data))
         description: dict[str, Any] = json.loads(model.metadata_props[METADATA])
-    except FileNotFoundError:
-        raise
     except KeyError:
         raise BuildError(f"{path} was not written by 'densepose-engine export': it lacks our metadata") from None
     except Exception as error:  # protobuf, onnx_ir and json each have their own
@@ -55,6 +97,35 @@ def build_engine(graph: str | os.PathLike[str], backend: str = "openvino", preci
             f"{path} has graph version {description.get('graph_version')!r}, this package builds {GRAPH_VERSION}: "
             "export it again with this version"
         )
-    place_nhwc(model)
-    payload, runtime = module.build(ir.to_proto(model).SerializeToString(), precision)
-    return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
+    return data, model, description
+
+
+def quantize_graph(model: ir.Model, data: bytes, backend: str, options: Int8Options) -> dict[str, Any]:
+    """Place Q/DQ in ``model`` for ``backend``, in place; what the engine's manifest says of it."""
+    from .calibration.quantize import TARGETS, quantize
+    from .calibration.ranges import layer_inputs, ranges
+    from .calibration.table import CalibrationTable
+
+    table = CalibrationTable.load(options.calibration)
+    table.check_graph(data)
+    target = TARGETS[backend]
+    inputs = layer_inputs(model, table) if options.adapt_weights else None
+    placement = quantize(
+        model, ranges(table, options.observer, target), target, keep_float=options.keep_float, inputs=inputs
+    )
+    return {
+        "observer": options.observer,
+        "adapted_weights": options.adapt_weights,
+        "keep_float": placement.kept_float,
+        "shared_scales": [list(group) for group in placement.groups],
+        "calibration": {"pictures": table.images.count, "sha256": table.images.sha256, "people": table.people},
+    }
+
+
+def nominal_load(description: dict[str, Any]) -> dict[str, Any]:
+    """What layers' MACs are counted for: the input's size, every proposal, two people."""
+    size = description["input"]["size"]
+    if size is None:
+        shortest, divisor = description["input"]["min_size"], description["input"]["divisor"]
+        size = [-(-side // divisor) * divisor for side in (shortest, shortest * 4 // 3)]
+    return {"image": tuple(size), "box": description["defaults"]["max_proposals"], "densepose": 2}

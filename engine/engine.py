@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -18,9 +17,7 @@ from .preprocess import letterbox_size, padded_size, shortest_edge_size, to_rgb_
 from .result import DensePoseResult
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    Picture = np.ndarray | str | os.PathLike[str] | Image
+    from .preprocess import Picture
 
 CONFIDENCES = ("sigma_2", "kappa_u", "kappa_v", "fine_segm_confidence", "coarse_segm_confidence")
 
@@ -37,8 +34,8 @@ def default_cache_dir() -> Path | None:
 class Engine:
     """A DensePose R-CNN, compiled and ready.
 
-    Make one with ``Engine.load``. Several threads may call ``infer`` at the same time. It is a context manager; ``close``
-    frees the memory.
+    Make one with ``Engine.load``. Several threads may call ``infer`` at the same time. It is a context manager;
+    ``close`` frees the memory.
     """
 
     def __init__(self, session: Session, file: EngineFile, num_threads: int | None = None) -> None:
@@ -81,7 +78,7 @@ class Engine:
             num_requests: how many callers can be inside ``infer`` at once; further ones wait.
             cache_dir: where compiled graphs are kept for a faster next load; "auto" is the user's cache folder, None
                 turns it off. A folder that cannot be written is no error.
-            warm_up: the head is run for 1 .. this many people, so that no count pays a first-time cost later; 0 for none.
+            warm_up: the head is run for 1 .. this many people, so that no count pays a first-time cost later; 0: none.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -121,7 +118,7 @@ class Engine:
     @overload
     def infer(
         self,
-        image: Sequence[Picture],
+        image: list[Picture] | tuple[Picture, ...],
         *,
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
@@ -131,7 +128,7 @@ class Engine:
 
     def infer(
         self,
-        image: Picture | Sequence[Picture],
+        image: Picture | list[Picture] | tuple[Picture, ...],
         *,
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
@@ -203,7 +200,7 @@ class Engine:
             value = min(self._defaults[name], capacity) if given is None else given
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= capacity:
                 raise ValueError(
-                    f"{name} must be an integer in [0, {capacity}], which is what the graph was exported with, not {value!r}"
+                    f"{name} must be an integer in [0, {capacity}], the graph's limit, not {value!r}"
                 )
             values[_GRAPH_NAMES.get(name, name)] = np.array([value], np.int32)
         return values

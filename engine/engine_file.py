@@ -1,4 +1,4 @@
-"""The ``.engine`` file: a zip of ``manifest.json`` and the backend's payload, every member stored uncompressed and hashed.
+"""The ``.engine`` file: a zip of ``manifest.json`` and the backend's payload, members stored uncompressed and hashed.
 
 An engine may come from anywhere, so nothing in it is trusted: sizes are compared with the file's own before anything is
 allocated, hashes before anything is used, and no member is ever unpickled or executed by this module.
@@ -28,8 +28,8 @@ _MANIFEST_LIMIT = 16 << 20  # bytes; a real one has some kilobytes
 class EngineFile:
     """An engine in memory.
 
-    ``backend``: "openvino", ...; ``precision``: "fp32", "bf16", "fp16" or "int8"; ``model``: what the graph says of itself
-    (see ``export.graph``); ``runtime``: versions that the payload was built with; ``payload``: member name -> bytes.
+    ``backend``: "openvino", ...; ``precision``: "fp32", "bf16", "fp16" or "int8"; ``model``: what the graph says of
+    itself (see ``export.graph``); ``runtime``: versions that the payload was built with; ``payload``: bytes by member.
     """
 
     backend: str
@@ -112,7 +112,7 @@ def _open(path: str | os.PathLike[str]) -> zipfile.ZipFile:
         raise EngineFileError(f"{path} is empty; build the engine again")
     if magic != b"PK\x03\x04":
         raise EngineFileError(
-            f"{path} is not an engine file (it does not begin with a zip's magic); make one with 'densepose-engine build'"
+            f"{path} is not an engine file (it is no zip archive); make one with 'densepose-engine build'"
         )
     try:
         return zipfile.ZipFile(path)
@@ -147,7 +147,7 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         raise EngineFileError(f"{path} is a zip, but not an engine file; make one with 'densepose-engine build'")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise EngineFileError(
-            f"{path} has engine format version {manifest.get('format_version')!r}, this package reads {FORMAT_VERSION}; "
+            f"{path} has format version {manifest.get('format_version')!r}, this package reads {FORMAT_VERSION}; "
             "build it again with this version of densepose-engine, or install the version that built it"
         )
     expected: Mapping[str, type] = {"backend": str, "precision": str, "model": dict, "runtime": dict, "payload": dict}

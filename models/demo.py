@@ -41,7 +41,7 @@ def main() -> None:
     step("build", graph, "--backend", "openvino", "--precision", "fp32", "-o", engine, "--force")
     step("infer", engine, *PICTURES, "-o", OUT, "--force")
 
-    print("\npicture           people  latency (median of {} runs)".format(RUNS))
+    print(f"\npicture           people  latency (median of {RUNS} runs)")
     with Engine.load(engine) as loaded:
         for picture in PICTURES:
             times = []
@@ -50,7 +50,7 @@ def main() -> None:
                 result = loaded.infer(picture, score_threshold=0.5)
                 times.append(time.perf_counter() - start)
             print(
-                f"{picture.name:16s}  {len(result):6d}  {1000 * statistics.median(times):.1f} ms, reading the file included"
+                f"{picture.name:16s}  {len(result):6d}  {1000 * statistics.median(times):.1f} ms, file reading included"
             )
     print(f"\nLook at {OUT}/*.png")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import numpy as np
 from evaluation_reference import Found, Surface
 
 from densepose_engine import DensePoseResult
+from densepose_engine.evaluation.annotations import AnnotatedPicture, Annotation, Points
+from densepose_engine.evaluation.gps import SimpleGps
+from densepose_engine.evaluation.rle import RunLengths
+from densepose_engine.evaluation.surfaces import GridSurface
 
 HEIGHT, WIDTH = 48, 64
 
@@ -81,8 +86,8 @@ def made_up_picture(rng: np.random.Generator, people: int = 2) -> tuple[list[dic
 def made_up_patch(rng: np.random.Generator, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """labels and uv of a box."""
     h, w = max(int(box[3] - box[1]), 1), max(int(box[2] - box[0]), 1)
-    labels = np.where(_ellipse(h, w), np.arange(w) * 4 // w * 5 + np.arange(h)[:, None] * 4 // h + 1, 0).astype(np.uint8)
-    return labels, rng.uniform(-0.02, 1.02, (2, h, w)).astype(np.float32)
+    parts = np.arange(w) * 4 // w * 5 + np.arange(h)[:, None] * 4 // h + 1
+    return np.where(_ellipse(h, w), parts, 0).astype(np.uint8), rng.uniform(-0.02, 1.02, (2, h, w)).astype(np.float32)
 
 
 def _ellipse(height: int, width: int) -> np.ndarray:
@@ -104,9 +109,7 @@ def result(found: list[Found], height: int = HEIGHT, width: int = WIDTH) -> Dens
 def write_annotations(folder: Path, pictures: list[list[dict[str, Any]]]) -> dict[str, Any]:
     """``annotations.json`` of pictures 0.png, 1.png ... of the same size; returns what is in it."""
     content = {
-        "images": [
-            {"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in range(len(pictures))
-        ],
+        "images": [{"id": i, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT} for i in range(len(pictures))],
         "categories": [{"id": 1, "name": "person"}],
         "annotations": [
             {"id": 100 * i + n, "image_id": i, **annotation}
@@ -117,3 +120,45 @@ def write_annotations(folder: Path, pictures: list[list[dict[str, Any]]]) -> dic
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "annotations.json").write_text(json.dumps(content))
     return content
+
+
+# ---- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def person(
+    box: tuple[float, float, float, float],
+    points: Sequence[tuple[float, float, int, float, float]] | None = None,
+    mask: np.ndarray | None = None,
+    **changes: Any,
+) -> Annotation:
+    """Points are x, y, part, u, v."""
+    values: dict[str, Any] = {"id": 1, "area": box[2] * box[3], "crowd": False, "masks": None}
+    if points is not None:
+        x, y, part, u, v = (np.array(column, np.float64) for column in zip(*points, strict=True))
+        values["points"] = Points(x, y, part.astype(np.int64), u, v)
+    else:
+        values["points"] = None
+    values["segmentation"] = None if mask is None else RunLengths.parse(run_lengths(mask))
+    return Annotation(box=box, **(values | changes))
+
+
+def picture(*annotations: Annotation, height: int = 40, width: int = 50, id: int = 0) -> AnnotatedPicture:
+    return AnnotatedPicture(id, f"{id}.png", Path(f"{id}.png"), height, width, annotations)
+
+
+def found(box: list[float], part: int = 1, u: float = 0.0, v: float = 0.0, score: float = 0.9) -> Found:
+    """A person of one part, with the same U and V everywhere."""
+    corners = np.array(box, np.float32)
+    h, w = max(int(corners[3] - corners[1]), 1), max(int(corners[2] - corners[0]), 1)
+    uv = np.broadcast_to(np.array([u, v], np.float32)[:, None, None], (2, h, w)).copy()
+    return corners, score, np.full((h, w), part, np.uint8), uv
+
+
+def simple_gps(distance: float = 0.255) -> SimpleGps:
+    """Part 1 is point 0 where U < 0.5 and point 1 beyond; all other parts are point 2."""
+    grid = np.full((24, 4, 4), 2, np.uint16)
+    grid[0, :, :2], grid[0, :, 2:] = 0, 1
+    table = np.full((3, 3), np.inf, np.float32)
+    np.fill_diagonal(table, 0)
+    table[0, 1] = table[1, 0] = distance
+    return SimpleGps(GridSurface(grid, table))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from densepose_engine.errors import CheckpointError
 from densepose_engine.export.checkpoint import load_checkpoint
 

@@ -1,7 +1,7 @@
 """What the DensePose project's evaluator computes, point by point and pixel by pixel, from its definition.
 
-Written for the eye: loops, no numpy cleverness, nothing shared with the package. Annotations are dicts as in the file (run
-lengths uncompressed), found people are (box, score, labels, uv).
+Written for the eye: loops, no numpy cleverness, nothing shared with the package. Annotations are dicts as in the file
+(run lengths uncompressed), found people are (box, score, labels, uv).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 Found = tuple[np.ndarray, float, np.ndarray, np.ndarray]
 
-#: The mean geodesic distances of torso, hands, feet, upper legs, lower legs, upper arms, lower arms and head, in metres,
-#: and which parts they are of.
+#: The mean geodesic distances of torso, hands, feet, upper legs, lower legs, upper arms, lower arms and head, in
+#: metres, and which parts they are of.
 REGIONS = (
     (0.351, (1, 2)),
     (0.107, (3, 4)),
@@ -60,9 +60,7 @@ def gps(annotation: dict[str, Any], found: Found, surface: Surface) -> float:
         value = 0.0
         if 0 <= column < width and 0 <= row < height and labels[row, column] > 0:
             place = [min(max(int(uv[c, row, column] * np.float32(255)), 0), 255) / 255 for c in (0, 1)]
-            away = surface.distance[
-                surface.nearest(int(part), u, v), surface.nearest(int(labels[row, column]), *place)
-            ]
+            away = surface.distance[surface.nearest(int(part), u, v), surface.nearest(int(labels[row, column]), *place)]
             value = math.exp(-(float(away) ** 2) / (2 * K[int(part)] ** 2))
         values.append(value)
     return sum(values) / len(values)
@@ -151,9 +149,9 @@ def _scores(
     thresholds = [0.5 + 0.05 * t for t in range(10)]
     rows: list[list[tuple[float, bool]]] = [[] for _ in thresholds]
     total = 0
-    for height, width, annotations, people in pictures:
+    for height, width, annotated, people in pictures:
         best_first = sorted(people, key=lambda found: -found[1])[:20]
-        pointed = [a for a in annotations if "dp_x" in a]
+        pointed = [a for a in annotated if "dp_x" in a]
         total += len(pointed)
         similar = [[similarity(a, found, height, width) for a in pointed] for found in best_first]
         matched: list[dict[int, int]] = []
@@ -164,7 +162,7 @@ def _scores(
                 if free:
                     pairs[d] = max(free, key=lambda g: (similar[d][g], g))
             matched.append(pairs)
-        ignored = _ignored(annotations, best_first, matched[-1], [annotations.index(a) for a in pointed])
+        ignored = _ignored(annotated, best_first, matched[-1], [annotated.index(a) for a in pointed])
         for t in range(len(thresholds)):
             rows[t] += [
                 (found[1], d in matched[t]) for d, found in enumerate(best_first) if d not in ignored and pointed
@@ -179,7 +177,7 @@ def _scores(
 
 
 def _ignored(
-    annotations: list[dict[str, Any]], found: list[Found], matched: dict[int, int], pointed: list[int]
+    annotated: list[dict[str, Any]], found: list[Found], matched: dict[int, int], pointed: list[int]
 ) -> set[int]:
     """Who overlaps somebody without points and matched nobody at 0.95."""
     taken = {pointed[g] for g in matched.values()}
@@ -188,10 +186,10 @@ def _ignored(
         if d in matched:
             continue
         best, overlap = -1, 0.8
-        for g in pointed + [g for g in range(len(annotations)) if g not in pointed]:
-            crowd = bool(annotations[g].get("iscrowd"))
-            if (g not in taken or crowd) and box_iou(annotations[g]["bbox"], person[0], crowd) >= overlap:
-                best, overlap = g, box_iou(annotations[g]["bbox"], person[0], crowd)
+        for g in pointed + [g for g in range(len(annotated)) if g not in pointed]:
+            crowd = bool(annotated[g].get("iscrowd"))
+            if (g not in taken or crowd) and box_iou(annotated[g]["bbox"], person[0], crowd) >= overlap:
+                best, overlap = g, box_iou(annotated[g]["bbox"], person[0], crowd)
         if best >= 0 and best not in pointed:
             ignored.add(d)
             taken.add(best)
@@ -199,10 +197,13 @@ def _ignored(
 
 
 def _precision_and_recall(rows: list[tuple[float, bool]], total: int) -> tuple[float, float]:
-    """Precision, averaged over 101 recalls, and the recall that is reached."""
+    """Precision, averaged over 101 recalls, and the recall that is reached.
+
+    The recalls are COCO's floating-point numbers: 35 of 50 does not reach its 0.70.
+    """
     right, points = 0, []
     for n, (_, ok) in enumerate(sorted(rows, key=lambda row: -row[0])):
         right += ok
         points.append((right / total, right / (n + 1)))
-    precision = sum(max((p for r, p in points if r >= k / 100 - 1e-12), default=0.0) for k in range(101)) / 101
-    return precision, right / total
+    best = [max((p for r, p in points if r >= recall), default=0.0) for recall in np.linspace(0, 1, 101)]
+    return sum(best) / 101, right / total

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import reference
-from densepose_engine import _core
 from tolerances import assert_close
+
+from densepose_engine import _core
 
 OP = "BoxDetections"
 SIZES = (300, 400, 617, 811)  # resized height and width, original height and width

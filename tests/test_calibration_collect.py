@@ -141,6 +141,14 @@ def test_black_pictures_have_no_people(graph: Path, tmp_path: Path) -> None:
         collect(graph, find_pictures([folder]))
 
 
+def test_a_picture_without_people_counts_for_what_is_before_the_head(graph: Path, folder: Path) -> None:
+    people = collect(graph, find_pictures([folder])).tensors["densepose_pooled"]
+    Image.new("RGB", (80, 60)).save(folder / "black.png")
+    table = collect(graph, find_pictures([folder]))
+    assert table.images.count == 13 and table.tensors["image"].count == 13 * 3 * 64 * 96
+    np.testing.assert_array_equal(table.tensors["densepose_pooled"].counts, people.counts)
+
+
 def test_too_few_people_says_how_many_and_the_way_out(graph: Path, folder: Path) -> None:
     pictures = find_pictures([folder])
     with pytest.raises(CalibrationError, match=r"found 15 in 3 pictures .*raise --count \(there are 12 pictures\)"):

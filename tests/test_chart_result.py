@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import reference
-from densepose_engine import _core
 from tolerances import assert_close
+
+from densepose_engine import _core
 
 OP = "ChartResult"
 LAYOUTS = ["NCHW", "NHWC"]

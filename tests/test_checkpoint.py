@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import edited, refusal, same, write
+from torch import nn
+
 from densepose_engine.errors import CheckpointError
 from densepose_engine.export.checkpoint import load_checkpoint, load_weights
-from torch import nn
 
 WEIGHTS = {
     "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),

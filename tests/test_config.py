@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from densepose_engine.errors import ConfigError
 from densepose_engine.export.config import (
     DeepLabConfig,

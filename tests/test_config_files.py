@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from densepose_engine.errors import ConfigError
 from densepose_engine.export.config import load_config
 

@@ -216,7 +216,9 @@ def test_another_device_is_unavailable_with_a_reason(demo_engine: Path, device: 
         Engine.load(demo_engine, device=device)
 
 
-def test_a_missing_backend_says_what_to_install(demo_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_backend_says_what_to_install(
+    demo_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = read_engine_file(demo_engine)
     other = tmp_path / "other.engine"
     write_engine_file(other, EngineFile("abacus", "fp32", file.model, {}, file.payload))
@@ -245,7 +247,9 @@ def test_a_payload_that_openvino_cannot_read_is_an_engine_error(
     """The hashes are right here: somebody wrote a broken engine on purpose."""
     file = read_engine_file(demo_engine)
     other = tmp_path / "other.engine"
-    write_engine_file(other, EngineFile(file.backend, file.precision, file.model, file.runtime, {**file.payload, member: content}))
+    write_engine_file(
+        other, EngineFile(file.backend, file.precision, file.model, file.runtime, {**file.payload, member: content})
+    )
     with pytest.raises(EngineFileError, match=r"other\.engine"):
         Engine.load(other, cache_dir=None)
 
@@ -260,7 +264,9 @@ def test_a_manifest_without_its_model_is_an_engine_error(demo_engine: Path, tmp_
         Engine.load(other, cache_dir=None)
 
 
-@pytest.mark.parametrize(("argument", "value"), [("num_requests", 0), ("num_threads", -1), ("warm_up", 1.5), ("num_requests", True)])
+@pytest.mark.parametrize(
+    ("argument", "value"), [("num_requests", 0), ("num_threads", -1), ("warm_up", 1.5), ("num_requests", True)]
+)
 def test_wrong_load_arguments_are_named(demo_engine: Path, argument: str, value: object) -> None:
     with pytest.raises(ValueError, match=argument):
         Engine.load(demo_engine, **{argument: value})  # type: ignore[arg-type]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from densepose_engine import _core
 from tolerances import assert_close
+
+from densepose_engine import _core
 
 OP = "GenerateProposals"
 SIZES = np.array([190, 250, 400, 500], np.int32)

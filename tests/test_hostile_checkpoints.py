@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import edited, refusal, write
+
 from densepose_engine.export.checkpoint import load_checkpoint
 
 

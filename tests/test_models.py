@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stages import TOLERANCE, relative_errors, stage_outputs, with_weights
+from torch import nn
+from torch.nn import functional as F
+
 from densepose_engine.export import backbones
 from densepose_engine.export.architectures import MOBILE_ARCHITECTURES
 from densepose_engine.export.config import ModelConfig, PredictorConfig, load_config
 from densepose_engine.export.heads import ASPP, ASPPPooling, DensePosePredictor, NonLocalBlock
 from densepose_engine.export.model import DensePoseRCNN
-from stages import TOLERANCE, relative_errors, stage_outputs, with_weights
-from torch import nn
-from torch.nn import functional as F
 
 DATA = Path(__file__).parent / "data"
 ARCHITECTURES = sorted(path.stem for path in (DATA / "keys").glob("*.json"))

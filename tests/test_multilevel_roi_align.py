@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
-from densepose_engine import _core
 from tolerances import TOLERANCES, assert_close
+
+from densepose_engine import _core
 
 OP = "MultilevelRoiAlign"
 STRIDES = [4, 8, 16, 32]

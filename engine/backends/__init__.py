@@ -2,9 +2,10 @@
 
 A backend module offers::
 
-    build(graph: bytes, precision: str) -> tuple[dict[str, bytes], dict[str, str]]   # payload, versions; BuildError
-    load(engine: EngineFile, **options) -> Session                                   # BackendUnavailable, EngineFileError
+    build(graph: bytes, precision: str, load) -> tuple[payload, versions, layers]   # BuildError
+    load(engine: EngineFile, **options) -> Session                    # BackendUnavailable, EngineFileError
     versions() -> dict[str, str]
+    PRECISIONS: what ``build`` takes
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import importlib
 import os
 import queue
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 
 from ..engine_file import EngineFile
 from ..errors import BackendUnavailable, BuildError, EngineFileError, InferenceError
+from .openvino_layers import read_layers
 
 _EXTENSION = Path(__file__).resolve().parent.parent / "libdensepose_openvino.so"
 # OpenVINO's own default on CPUs with bf16 units is bf16, so what is called fp32 must say so.
-_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+# In an INT8 engine that is the precision of what was kept float.
+_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 PRECISIONS = tuple(_PRECISION_HINTS)
 
 
@@ -59,11 +61,14 @@ def make_core() -> Any:
     return core
 
 
-def build(graph: bytes, precision: str) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Turn an ONNX graph (serialised) into this backend's payload.
+def build(
+    graph: bytes, precision: str, load: Mapping[str, Any]
+) -> tuple[dict[str, bytes], dict[str, str], list[dict[str, Any]]]:
+    """Turn an ONNX graph (serialised; with Q/DQ in it for "int8") into this backend's payload.
 
-    ``precision``: "fp32" or "bf16". Returns the payload's members and the versions it was built with. Raises
-    ``BuildError`` with OpenVINO's own error chained.
+    ``load``: the picture's size ("image") and boxes per head that MACs are counted for. Returns the payload's members,
+    the versions it was built with, and what every layer runs as on this machine. Raises ``BuildError`` with OpenVINO's
+    own error chained.
     """
     if precision not in _PRECISION_HINTS:
         raise BuildError(f"the openvino backend builds {', '.join(PRECISIONS)}, not {precision}")
@@ -71,14 +76,16 @@ def build(graph: bytes, precision: str) -> tuple[dict[str, bytes], dict[str, str
     core = make_core()
     try:
         model = core.read_model(graph)
-        core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]})
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]})
+        rows = {name: value for name, value in load.items() if name != "image"}
+        layers = [layer.to_dict() for layer in read_layers(model, compiled, load["image"], rows)]
         with tempfile.TemporaryDirectory() as folder:
             xml = Path(folder) / "model.xml"
             ov.serialize(model, str(xml))
             payload = {"model.xml": xml.read_bytes(), "model.bin": xml.with_suffix(".bin").read_bytes()}
     except RuntimeError as error:
         raise BuildError(f"OpenVINO {_release(ov)} cannot compile this graph: {_first_lines(error)}") from error
-    return payload, versions()
+    return payload, versions(), layers
 
 
 def load(
@@ -98,7 +105,8 @@ def load(
     built, here = engine.runtime.get("openvino"), _release(ov)
     if built != here:
         raise EngineFileError(
-            f"this engine was built with OpenVINO {built}, installed is {here}; build it again, or pip install openvino=={built}"
+            f"this engine was built with OpenVINO {built}, installed is {here}; build it again, "
+            f"or pip install openvino=={built}"
         )
     if "model.xml" not in engine.payload or engine.precision not in _PRECISION_HINTS:
         raise EngineFileError("this engine says it is for openvino, but its payload is not; build it again")

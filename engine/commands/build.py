@@ -19,8 +19,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="fp32",
-        choices=("fp32", "bf16"),
-        help="fp32 is exact; bf16 is faster where the processor has it, to about 3 digits (default: fp32)",
+        choices=("fp32", "bf16", "int8"),
+        help="fp32 is exact; bf16 is faster where the processor has it, to about 3 digits; int8 is fastest and needs "
+        "--calib (default: fp32)",
+    )
+    parser.add_argument("--calib", type=Path, metavar="JSON", help="int8: the table that calibrate wrote")
+    parser.add_argument(
+        "--observer",
+        choices=("minmax", "percentile", "entropy", "mse"),
+        default="mse",
+        help="int8: how a tensor's histogram becomes its range (default: mse)",
+    )
+    parser.add_argument(
+        "--nearest-weights",
+        action="store_true",
+        help="int8: round weights to the nearest, without looking at what they will be multiplied with",
+    )
+    parser.add_argument(
+        "--keep-float", default="", metavar="NAMES", help="int8: layers that stay float, separated by commas"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ENGINE", help="default: beside the graph, with suffix .engine"
@@ -29,16 +45,22 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..build import build_engine
+    from ..build import Int8Options, build_engine
     from ..engine_file import write_engine_file
 
     output: Path = arguments.output or arguments.graph.with_suffix(".engine")
     if output.absolute() == arguments.graph.absolute():
         raise ValueError(f"{output} is the graph itself; -o names another file")
+    if (arguments.precision == "int8") != (arguments.calib is not None):
+        raise ValueError("--precision int8 and --calib go together")
+    int8 = None
+    if arguments.calib is not None:
+        keep = tuple(name for name in arguments.keep_float.split(",") if name)
+        int8 = Int8Options(arguments.calib, arguments.observer, not arguments.nearest_weights, keep)
     check_outputs([output], arguments.force)
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"compiling {arguments.graph.name} for {arguments.backend}")
-        engine = build_engine(arguments.graph, arguments.backend, arguments.precision)
+        engine = build_engine(arguments.graph, arguments.backend, arguments.precision, int8)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_engine_file(output, engine)

@@ -1,9 +1,9 @@
 """From the torch model to ``graph.onnx``: convolutional parts as plain ONNX, joined by our custom nodes.
 
-The graph takes ``image`` (float32 ``[1, 3, H, W]``, RGB minus the mean, zero-padded), ``sizes`` (int32 ``[4]``: height and
-width of the resized and of the original picture), ``max_proposals``, ``max_detections`` (int32 ``[1]``),
-``score_threshold`` and ``nms_threshold`` (float32 ``[1]``). It gives ``boxes`` (float32 ``[D, 4]``, xyxy in the original
-picture), ``scores`` ``[D]``, ``count`` (int32 ``[1]``) and the raw maps of every person; its metadata property
+The graph takes ``image`` (float32 ``[1, 3, H, W]``, RGB minus the mean, zero-padded), ``sizes`` (int32 ``[4]``: height
+and width of the resized and of the original picture), ``max_proposals``, ``max_detections`` (int32 ``[1]``),
+``score_threshold`` and ``nms_threshold`` (float32 ``[1]``). It gives ``boxes`` (float32 ``[D, 4]``, xyxy in the
+original picture), ``scores`` ``[D]``, ``count`` (int32 ``[1]``) and the raw maps of every person; its metadata property
 ``densepose_engine`` says the rest as JSON.
 """
 

@@ -157,8 +157,8 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         queries = self.theta(x).flatten(2).transpose(1, 2)
-        # A constant per channel added to the keys moves all scores of a query alike, and softmax does not see it. Taking
-        # the mean of the input away first (pooling commutes with a constant) keeps the scores small, and their rounding.
+        # A constant per channel of the keys moves all scores of a query alike, and softmax does not see it. Taking the
+        # mean of the input away first (pooling commutes with a constant) keeps the scores and their rounding small.
         keys = self.phi(x - x.mean(dim=(-2, -1), keepdim=True)).flatten(2)
         values = self.g(x).flatten(2).transpose(1, 2)
         attended = torch.matmul(F.softmax(torch.matmul(queries, keys), dim=-1), values)

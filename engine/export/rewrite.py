@@ -31,8 +31,8 @@ def rewrite(model: DensePoseRCNN) -> DensePoseRCNN:
     if isinstance(model.backbone, BiFPN):
         fold_fusion_weights(model.backbone)
     generator, heads = model.proposal_generator, model.roi_heads
-    generator.rpn_head = MergedRPNHead(generator.rpn_head)
-    heads.densepose_predictor = MergedPredictor(heads.densepose_predictor)
+    generator.add_module("rpn_head", MergedRPNHead(generator.rpn_head))
+    heads.add_module("densepose_predictor", MergedPredictor(heads.densepose_predictor))
     return model
 
 
@@ -52,6 +52,11 @@ def _stem(backbone: nn.Module) -> nn.Conv2d:
     return next(m for m in backbone.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
 
 
+def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
 def _assign(parameter: Tensor, value: Tensor) -> None:
     with torch.no_grad():
         parameter.copy_(value)
@@ -67,8 +72,8 @@ class Sum(nn.Module):
         return total
 
 
-# What each fusion of BiFPN adds up, and who reads the sum (necks.BiFPN.forward). Doubling the size and ReLU commute with
-# a positive factor, so a factor on a summand can be a factor on the convolution that made it.
+# What each fusion of BiFPN adds up, and who reads the sum (necks.BiFPN.forward). Doubling the size and ReLU commute
+# with a positive factor, so a factor on a summand can be a factor on the convolution that made it.
 _FUSIONS = {
     "fuse_p4_tr": (("l4", "l5"), "p4_tr"),
     "fuse_p3_tr": (("l3", "p4_tr"), "p3_tr"),
@@ -128,7 +133,8 @@ def _scale_output(module: nn.Module, factor: float) -> None:
 def _scale_input(module: nn.Module, factor: float) -> None:
     """Make the module behave as if its input were multiplied by the factor."""
     assert isinstance(module, SeparableConv)
-    depthwise = module[0][0]
+    depthwise = module[0].get_submodule("0")
+    assert isinstance(depthwise, nn.Conv2d)
     _assign(depthwise.weight, depthwise.weight.double() * factor)
 
 
@@ -140,7 +146,7 @@ class MergedRPNHead(nn.Module):
         self.conv = head.conv
         parts = (head.objectness_logits, head.anchor_deltas)
         self.objectness_deltas = _conv(
-            torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+            torch.cat([part.weight for part in parts]), torch.cat([_bias(part) for part in parts])
         )
 
     def forward(self, level: Tensor) -> Tensor:
@@ -152,7 +158,7 @@ def _conv(weight: Tensor, bias: Tensor) -> nn.Conv2d:
     out_channels, in_channels, kernel, _ = weight.shape
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     _assign(conv.weight, weight)
-    _assign(conv.bias, bias)
+    _assign(_bias(conv), bias)
     return conv.requires_grad_(False)
 
 
@@ -190,7 +196,7 @@ class MergedPredictor(nn.Module):
     def __init__(self, predictor: DensePosePredictor) -> None:
         super().__init__()
         layers = predictor.deconvolutions()
-        converted = [transposed_as_conv(layer.weight, layer.bias) for layer in layers.values()]
+        converted = [transposed_as_conv(layer.weight, _bias(layer)) for layer in layers.values()]
         self.conv = _conv(torch.cat([w for w, _ in converted]), torch.cat([b for _, b in converted]))
         self._names = list(layers)
         self._channels = [layer.out_channels for layer in layers.values()]

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stages import TOLERANCE, model_with_weights, relative_errors, stage_outputs
+
 from densepose_engine.export.checkpoint import load_checkpoint, load_weights
 from densepose_engine.export.config import load_config
 from densepose_engine.export.model import DensePoseRCNN
-from stages import TOLERANCE, model_with_weights, relative_errors, stage_outputs
 
 ARCHITECTURES = [
     "densepose_rcnn_R_101_FPN_DL_s1x",
