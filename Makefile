@@ -49,10 +49,13 @@ demo: build
 bench-ops: build
 	$(BIN)/python benchmarks/ops.py
 
+# mypy sees the package laid out as setup maps it: calibration/ inside engine/.
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p densepose_engine
+	rm -rf build/types && mkdir -p build/types/densepose_engine
+	ln -s $(abspath calibration) $(abspath $(wildcard engine/*)) build/types/densepose_engine
+	MYPYPATH=build/types $(BIN)/mypy -p densepose_engine
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp plugins/*/*.cpp
 
 format: $(VENV)/installed

@@ -25,5 +25,12 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "-S", Path(__file__).parent, "-B", build, *options], check=True)
         subprocess.run(["cmake", "--build", build], check=True)
 
+    def copy_extensions_to_source(self) -> None:
+        """Puts the plugins, too, where an editable install looks; setuptools knows of extension modules only."""
+        super().copy_extensions_to_source()
+        core = Path(self.get_ext_fullpath("densepose_engine._core"))  # in the source tree: setuptools asks in place
+        for plugin in (Path(self.build_lib) / "densepose_engine").glob("libdensepose_*.so"):
+            self.copy_file(str(plugin), str(core.parent / plugin.name), level=self.verbose)
+
 
 setup(ext_modules=[Extension("densepose_engine._core", sources=[])], cmdclass={"build_ext": CMakeBuild})

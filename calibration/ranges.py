@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from .histogram import TensorStatistics
-from .observers import range_of
+from .observers import Method, range_of
 from .points import layers, source
 from .quantize import Target
 from .table import CalibrationTable
 from .weights import LayerInput
 
 
-def ranges(table: CalibrationTable, observer: str, target: Target) -> dict[str, tuple[float, float]]:
+def ranges(table: CalibrationTable, observer: Method, target: Target) -> dict[str, tuple[float, float]]:
     """(low, high) of every tensor in the table, as ``observer`` sees it for ``target``."""
     return {
         name: range_of(statistics, observer, symmetric=not target.unsigned)

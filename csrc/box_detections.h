@@ -38,22 +38,22 @@ DENSEPOSE_HD float person_score(const float logits[2]) {
 //   empty there are dropped after the best max_detections were taken, as
 //   detectron2 does), scores float32 [capacity], count int32 [1].
 struct BoxDetections {
-  static constexpr const char *kName = "BoxDetections";
+  static constexpr const char* kName = "BoxDetections";
   static constexpr std::size_t kOutputs = 4;
   static constexpr Trim kTrim = {3, 3};
 
   std::vector<float> bbox_weights{10, 10, 5, 5};
   std::int64_t capacity = 100;
 
-  template <class Visitor> void visit(Visitor &&v) {
+  template <class Visitor>
+  void visit(Visitor&& v) {
     v("bbox_weights", bbox_weights);
     v("capacity", capacity);
   }
 
   void validate() const;
   void infer(Span<const Tensor> inputs, Span<Tensor> outputs) const;
-  void run(Span<const Tensor> inputs, Span<Tensor> outputs,
-           Scratch &scratch) const;
+  void run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const;
 };
 
-} // namespace densepose
+}  // namespace densepose

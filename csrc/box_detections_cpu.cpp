@@ -10,31 +10,25 @@
 namespace densepose {
 namespace {
 
-constexpr const char *kName = BoxDetections::kName;
+constexpr const char* kName = BoxDetections::kName;
 
 struct Candidate {
   Box box;
   float score;
 };
 
-} // namespace
+}  // namespace
 
 void BoxDetections::validate() const {
   check(bbox_weights.size() == 4, kName, "bbox_weights must be four numbers");
-  for (float w : bbox_weights)
-    check(w != 0 && finite(w), kName,
-          "bbox_weights must be finite and not zero");
+  for (float w : bbox_weights) check(w != 0 && finite(w), kName, "bbox_weights must be finite and not zero");
   check(capacity > 0, kName, "capacity must be positive");
 }
 
-void BoxDetections::infer(Span<const Tensor> inputs,
-                          Span<Tensor> outputs) const {
-  check(inputs.size() == 8, kName,
-        std::to_string(inputs.size()) + " inputs; it takes 8");
-  const std::int64_t rows =
-      inputs[0].shape.rank() == 2 ? inputs[0].shape[0] : kUnknown;
-  check_tensor(inputs[0], DataType::kFloat32, {kUnknown, 2}, kName,
-               "class_logits");
+void BoxDetections::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
+  check(inputs.size() == 8, kName, std::to_string(inputs.size()) + " inputs; it takes 8");
+  const std::int64_t rows = inputs[0].shape.rank() == 2 ? inputs[0].shape[0] : kUnknown;
+  check_tensor(inputs[0], DataType::kFloat32, {kUnknown, 2}, kName, "class_logits");
   check_tensor(inputs[1], DataType::kFloat32, {rows, 4}, kName, "deltas");
   check_tensor(inputs[2], DataType::kFloat32, {rows, 4}, kName, "boxes");
   check_tensor(inputs[3], DataType::kInt32, {1}, kName, "count");
@@ -48,53 +42,43 @@ void BoxDetections::infer(Span<const Tensor> inputs,
   outputs[3] = {DataType::kInt32, {1}};
 }
 
-void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs,
-                        Scratch &scratch) const {
-  const float *logits = inputs[0].as<const float>();
-  const float *deltas = inputs[1].as<const float>();
-  const float *proposals = inputs[2].as<const float>();
-  const std::int64_t rows = std::clamp<std::int64_t>(
-      *inputs[3].as<const std::int32_t>(), 0, inputs[0].shape[0]);
+void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const {
+  const float* logits = inputs[0].as<const float>();
+  const float* deltas = inputs[1].as<const float>();
+  const float* proposals = inputs[2].as<const float>();
+  const std::int64_t rows = std::clamp<std::int64_t>(*inputs[3].as<const std::int32_t>(), 0, inputs[0].shape[0]);
   const PictureSizes sizes = read_sizes(inputs[4]);
   const float score_threshold = *inputs[5].as<const float>();
   const float nms_threshold = *inputs[6].as<const float>();
-  const std::int64_t limit = std::clamp<std::int64_t>(
-      *inputs[7].as<const std::int32_t>(), 0, capacity);
+  const std::int64_t limit = std::clamp<std::int64_t>(*inputs[7].as<const std::int32_t>(), 0, capacity);
 
-  Candidate *candidates =
-      scratch.take<Candidate>(static_cast<std::size_t>(rows));
-  RankKey *keys = scratch.take<RankKey>(static_cast<std::size_t>(rows));
+  Candidate* candidates = scratch.take<Candidate>(static_cast<std::size_t>(rows));
+  RankKey* keys = scratch.take<RankKey>(static_cast<std::size_t>(rows));
   std::uint32_t found = 0;
   for (std::int64_t i = 0; i < rows; ++i) {
     const float score = person_score(logits + 2 * i);
-    if (!(score > score_threshold))
-      continue;
-    const Box box = apply_deltas(load_box(proposals + 4 * i), deltas + 4 * i,
-                                 bbox_weights.data());
-    if (!finite(box))
-      continue;
+    if (!(score > score_threshold)) continue;
+    const Box box = apply_deltas(load_box(proposals + 4 * i), deltas + 4 * i, bbox_weights.data());
+    if (!finite(box)) continue;
     candidates[found] = {clip(box, sizes.height, sizes.width), score};
     keys[found] = rank_key(score, found);
     ++found;
   }
   std::sort(keys, keys + found);
 
-  float *boxes_network = outputs[0].as<float>();
-  float *boxes_original = outputs[1].as<float>();
-  float *scores = outputs[2].as<float>();
+  float* boxes_network = outputs[0].as<float>();
+  float* boxes_original = outputs[1].as<float>();
+  float* scores = outputs[2].as<float>();
   KeptBoxes kept(std::min<std::int64_t>(limit, found), nms_threshold, scratch);
   std::int64_t count = 0;
   for (std::uint32_t i = 0; i < found && kept.count() < limit; ++i) {
-    const Candidate &candidate = candidates[rank_index(keys[i])];
-    if (kept.suppress(candidate.box))
-      continue;
-    kept.keep(candidate.box); // and takes one of the places, even if it is
-                              // empty in the original picture
+    const Candidate& candidate = candidates[rank_index(keys[i])];
+    if (kept.suppress(candidate.box)) continue;
+    kept.keep(candidate.box);  // and takes one of the places, even if it is
+                               // empty in the original picture
     const Box original =
-        clip(scale(candidate.box, sizes.scale_x, sizes.scale_y),
-             sizes.original_height, sizes.original_width);
-    if (!sides_exceed(original, 0))
-      continue;
+        clip(scale(candidate.box, sizes.scale_x, sizes.scale_y), sizes.original_height, sizes.original_width);
+    if (!sides_exceed(original, 0)) continue;
     store_box(candidate.box, boxes_network + 4 * count);
     store_box(original, boxes_original + 4 * count);
     scores[count++] = candidate.score;
@@ -105,4 +89,4 @@ void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs,
   *outputs[3].as<std::int32_t>() = static_cast<std::int32_t>(count);
 }
 
-} // namespace densepose
+}  // namespace densepose

@@ -21,9 +21,7 @@ inline constexpr std::int64_t kMaxChartPixels = 0x7fffffff;
 // least 1. -1 for a side that is not a number or exceeds kMaxChartPixels.
 DENSEPOSE_HD std::int64_t patch_side(float low, float high) {
   const float side = high - low;
-  if (!(side <= static_cast<float>(kMaxChartPixels) &&
-        side >= -3.402823466e+38f))
-    return -1;
+  if (!(side <= static_cast<float>(kMaxChartPixels) && side >= -3.402823466e+38f)) return -1;
   return side < 1.0f ? 1 : static_cast<std::int64_t>(side);
 }
 
@@ -35,30 +33,22 @@ struct MapTap {
   float low_weight, high_weight;
 };
 
-DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels,
-                            std::int32_t map_size) {
+DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_t map_size) {
   const float ratio = static_cast<float>(map_size) / static_cast<float>(pixels);
-  const float position =
-      larger(ratio * (static_cast<float>(pixel) + 0.5f) - 0.5f, 0.0f);
+  const float position = larger(ratio * (static_cast<float>(pixel) + 0.5f) - 0.5f, 0.0f);
   std::int32_t low = static_cast<std::int32_t>(position);
-  if (low > map_size - 1)
-    low = map_size - 1;
-  const float high_weight =
-      clamp_to(position - static_cast<float>(low), 0.0f, 1.0f);
-  return {low, low + (low < map_size - 1 ? 1 : 0), 1.0f - high_weight,
-          high_weight};
+  if (low > map_size - 1) low = map_size - 1;
+  const float high_weight = clamp_to(position - static_cast<float>(low), 0.0f, 1.0f);
+  return {low, low + (low < map_size - 1 ? 1 : 0), 1.0f - high_weight, high_weight};
 }
 
 // One channel of a map at one output pixel; horizontally first, as torch sums.
-DENSEPOSE_HD float sample_map(const float *map, std::int64_t row_stride,
-                              std::int64_t pixel_stride, const MapTap &y,
-                              const MapTap &x) {
-  const float *low = map + y.low * row_stride;
-  const float *high = map + y.high * row_stride;
-  const float top = low[x.low * pixel_stride] * x.low_weight +
-                    low[x.high * pixel_stride] * x.high_weight;
-  const float bottom = high[x.low * pixel_stride] * x.low_weight +
-                       high[x.high * pixel_stride] * x.high_weight;
+DENSEPOSE_HD float sample_map(const float* map, std::int64_t row_stride, std::int64_t pixel_stride, const MapTap& y,
+                              const MapTap& x) {
+  const float* low = map + y.low * row_stride;
+  const float* high = map + y.high * row_stride;
+  const float top = low[x.low * pixel_stride] * x.low_weight + low[x.high * pixel_stride] * x.high_weight;
+  const float bottom = high[x.low * pixel_stride] * x.low_weight + high[x.high * pixel_stride] * x.high_weight;
   return top * y.low_weight + bottom * y.high_weight;
 }
 
@@ -80,18 +70,20 @@ DENSEPOSE_HD float sample_map(const float *map, std::int64_t row_stride,
 //   boxes' values. Peak memory: the outputs, 9 + 4E bytes a pixel, and scratch
 //   of the order of one row of samples per thread.
 struct ChartResult {
-  static constexpr const char *kName = "ChartResult";
+  static constexpr const char* kName = "ChartResult";
   static constexpr std::size_t kOutputs = 4;
   static constexpr Trim kTrim = {};
 
   std::string layout = "NCHW";
 
-  template <class Visitor> void visit(Visitor &&v) { v("layout", layout); }
+  template <class Visitor>
+  void visit(Visitor&& v) {
+    v("layout", layout);
+  }
 
   void validate() const;
   void infer(Span<const Tensor> inputs, Span<Tensor> outputs) const;
-  void run(Span<const Tensor> inputs, Span<Tensor> outputs,
-           Scratch &scratch) const;
+  void run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const;
 };
 
-} // namespace densepose
+}  // namespace densepose

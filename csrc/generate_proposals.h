@@ -24,22 +24,22 @@ namespace densepose {
 //   scores float32 [capacity] objectness logits, -inf beyond count; count int32
 //   [1].
 struct GenerateProposals {
-  static constexpr const char *kName = "GenerateProposals";
+  static constexpr const char* kName = "GenerateProposals";
   static constexpr std::size_t kOutputs = 3;
-  static constexpr Trim kTrim = {2, 2}; // outputs: boxes, scores, count
+  static constexpr Trim kTrim = {2, 2};  // outputs: boxes, scores, count
 
-  std::vector<std::int64_t> strides; // [L]
-  std::vector<float>
-      anchors; // [L * A * 4]: xyxy around the origin, level by level
+  std::vector<std::int64_t> strides;  // [L]
+  std::vector<float> anchors;         // [L * A * 4]: xyxy around the origin, level by level
   std::vector<float> bbox_weights{1, 1, 1, 1};
-  float anchor_offset = 0; // of a stride
+  float anchor_offset = 0;  // of a stride
   float nms_threshold = 0.7f;
-  float min_size = 0;               // boxes with a side <= min_size are dropped
-  std::int64_t pre_nms_topk = 1000; // per level
-  std::int64_t capacity = 1000;     // rows of the output
+  float min_size = 0;                // boxes with a side <= min_size are dropped
+  std::int64_t pre_nms_topk = 1000;  // per level
+  std::int64_t capacity = 1000;      // rows of the output
   std::string layout = "NCHW";
 
-  template <class Visitor> void visit(Visitor &&v) {
+  template <class Visitor>
+  void visit(Visitor&& v) {
     v("strides", strides);
     v("anchors", anchors);
     v("bbox_weights", bbox_weights);
@@ -53,8 +53,7 @@ struct GenerateProposals {
 
   void validate() const;
   void infer(Span<const Tensor> inputs, Span<Tensor> outputs) const;
-  void run(Span<const Tensor> inputs, Span<Tensor> outputs,
-           Scratch &scratch) const;
+  void run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const;
 };
 
-} // namespace densepose
+}  // namespace densepose

@@ -7,7 +7,7 @@
 
 namespace densepose {
 
-const Kernels &kernels();
-const char *isa_name();
+const Kernels& kernels();
+const char* isa_name();
 
-} // namespace densepose
+}  // namespace densepose

@@ -16,9 +16,9 @@ namespace densepose {
 // averages index[t], weighted by weight[t], for the taps t in [first[p],
 // first[p + 1]).
 struct AxisTaps {
-  std::int32_t *first;
-  std::int32_t *index;
-  float *weight;
+  std::int32_t* first;
+  std::int32_t* index;
+  float* weight;
 };
 
 // The same with the bins' first taps adjacent, then their second ones, and so
@@ -26,25 +26,24 @@ struct AxisTaps {
 // Those that a bin does not need have index -1. `stride` is a multiple of
 // kBinPadding.
 struct InterleavedTaps {
-  std::int32_t *index;
-  float *weight;
+  std::int32_t* index;
+  float* weight;
   std::int32_t depth, stride;
 };
 inline constexpr std::int64_t kBinPadding = 16;
-inline constexpr std::int64_t kRowPadding =
-    48; // what pool_planes() needs of `row` beyond the window's columns
+inline constexpr std::int64_t kRowPadding = 48;  // what pool_planes() needs of `row` beyond the window's columns
 
 // Some rows of a picture or a map, and how much of each goes into their sum.
 struct RowTaps {
-  const std::int32_t *index;
-  const float *weight;
+  const std::int32_t* index;
+  const float* weight;
   std::int32_t count;
 };
 
 // Scores as rows of adjacent ones, `stride` apart: planes of a planar tensor,
 // pixels of one with adjacent channels.
 struct ScoreRows {
-  const float *data;
+  const float* data;
   std::int64_t rows, width, stride;
 };
 
@@ -78,60 +77,53 @@ struct RowPair {
 
 // The window of a planar level that a RoI reads, and where its bins go.
 struct Planes {
-  const void *source; // the window's first column
+  const void* source;  // the window's first column
   std::int64_t row_stride, plane_stride;
   std::int64_t channels, columns;
   std::int64_t bins, output_stride;
 };
 
 struct Kernels {
-  const char *isa;
+  const char* isa;
 
   // The arrays below are indexed by DataType: float32, float16, uint8, int8.
 
   // out[i] = sum over the taps of weight * source[index * row_stride + i], for
   // i < length.
-  void (*combine_rows[4])(const void *source, std::int64_t row_stride,
-                          RowTaps taps, std::int64_t length, float *out);
+  void (*combine_rows[4])(const void* source, std::int64_t row_stride, RowTaps taps, std::int64_t length, float* out);
 
   // Features with adjacent channels: out[q][c] = bias[q] + sum over the taps of
   // bin q of weight * row[index][c].
-  void (*pool_pixels[4])(const float *row, AxisTaps taps, std::int64_t bins,
-                         std::int64_t channels, const float *bias, void *out);
+  void (*pool_pixels[4])(const float* row, AxisTaps taps, std::int64_t bins, std::int64_t channels, const float* bias,
+                         void* out);
 
   // Planar features, a row of bins of all channels: for each plane,
   // combine_rows(), then out[q] = bias[q] + sum over the taps of bin q of
   // weight * row[index].
-  void (*pool_planes[4])(const Planes &planes, RowTaps rows,
-                         InterleavedTaps columns, const float *bias, float *row,
-                         void *out);
+  void (*pool_planes[4])(const Planes& planes, RowTaps rows, InterleavedTaps columns, const float* bias, float* row,
+                         void* out);
 
   // Writes the positions of the values that are not below a threshold (of NaN,
   // too), row * scores.width + column, and returns how many there are.
-  std::int64_t (*find_not_below)(ScoreRows scores, float threshold,
-                                 std::uint32_t *positions);
+  std::int64_t (*find_not_below)(ScoreRows scores, float threshold, std::uint32_t* positions);
 
   // The first box at or after `begin` whose intersection with `box` exceeds
   // `bound` times their union, or boxes.count. Rounding is not that of iou():
   // whoever needs the exact decision leaves a margin and asks iou() for what is
   // found.
-  std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin,
-                               const float box[4], float bound);
+  std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin, const float box[4], float bound);
 
   // Resamples a row of one channel to `width` pixels. Taps index the row
   // itself, and it goes on with its last pixel.
-  void (*resample_row)(const float *source, PixelTaps taps, std::int64_t width,
-                       float *out);
+  void (*resample_row)(const float* source, PixelTaps taps, std::int64_t width, float* out);
 
   // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally
   // resampled rows with the same weights.
-  void (*label_row)(RowPair coarse, RowPair fine, std::int64_t width,
-                    std::uint8_t *labels);
+  void (*label_row)(RowPair coarse, RowPair fine, std::int64_t width, std::uint8_t* labels);
 
   // Resamples, for each pixel, the channel that its label names; 0 where the
   // label is 0.
-  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t *labels,
-                     std::int64_t width, float *out);
+  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, float* out);
 };
 
 namespace baseline {
@@ -146,4 +138,4 @@ extern const Kernels kTable;
 }
 #endif
 
-} // namespace densepose
+}  // namespace densepose

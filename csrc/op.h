@@ -62,8 +62,8 @@ inline void check_tensor(const Tensor& tensor, DataType type, const Shape& expec
   for (std::size_t i = 0; ok && i < expected.rank(); ++i)
     ok = expected[i] == kUnknown || tensor.shape[i] == kUnknown || tensor.shape[i] == expected[i];
   if (!ok)
-    fail(op, std::string("input ") + input + " is " + name(tensor.type) + tensor.shape.to_string() +
-                 ", it must be " + name(type) + expected.to_string());
+    fail(op, std::string("input ") + input + " is " + name(tensor.type) + tensor.shape.to_string() + ", it must be " +
+                 name(type) + expected.to_string());
 }
 
 }  // namespace densepose

@@ -7,22 +7,20 @@
 namespace densepose {
 
 struct PictureSizes {
-  float height, width; // resized: what the network saw
+  float height, width;  // resized: what the network saw
   float original_height, original_width;
-  float scale_x, scale_y; // from the resized to the original picture
+  float scale_x, scale_y;  // from the resized to the original picture
 };
 
-inline void check_sizes(const Tensor &sizes, const char *op) {
+inline void check_sizes(const Tensor& sizes, const char* op) {
   check_tensor(sizes, DataType::kInt32, {4}, op, "sizes");
-  if (!sizes.data)
-    return;
+  if (!sizes.data) return;
   for (int i = 0; i < 4; ++i)
-    if (sizes.as<const std::int32_t>()[i] <= 0)
-      fail(op, "input sizes must be positive");
+    if (sizes.as<const std::int32_t>()[i] <= 0) fail(op, "input sizes must be positive");
 }
 
-inline PictureSizes read_sizes(const Tensor &tensor) {
-  const std::int32_t *sizes = tensor.as<const std::int32_t>();
+inline PictureSizes read_sizes(const Tensor& tensor) {
+  const std::int32_t* sizes = tensor.as<const std::int32_t>();
   // The ratios are taken in double and rounded once, as Python and torch do.
   return {static_cast<float>(sizes[0]),
           static_cast<float>(sizes[1]),
@@ -32,4 +30,4 @@ inline PictureSizes read_sizes(const Tensor &tensor) {
           static_cast<float>(static_cast<double>(sizes[2]) / sizes[0])};
 }
 
-} // namespace densepose
+}  // namespace densepose

@@ -11,9 +11,9 @@ namespace densepose {
 using RankKey = std::uint64_t;
 
 inline RankKey rank_key(float score, std::uint32_t index) {
-  std::uint32_t descending = 0; // NaN
+  std::uint32_t descending = 0;  // NaN
   if (score == score) {
-    score += 0.0f; // -0 becomes 0
+    score += 0.0f;  // -0 becomes 0
     std::uint32_t bits;
     std::memcpy(&bits, &score, sizeof bits);
     descending = bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
@@ -21,8 +21,6 @@ inline RankKey rank_key(float score, std::uint32_t index) {
   return static_cast<RankKey>(descending) << 32 | index;
 }
 
-inline std::uint32_t rank_index(RankKey key) {
-  return static_cast<std::uint32_t>(key);
-}
+inline std::uint32_t rank_index(RankKey key) { return static_cast<std::uint32_t>(key); }
 
-} // namespace densepose
+}  // namespace densepose

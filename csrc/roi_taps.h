@@ -18,8 +18,7 @@ struct PixelRange {
 
 // A source pixel that several samples touch becomes one tap. Returns which
 // pixels are read. `weights`: [size] zeros, left as zeros.
-inline PixelRange find_taps(const RoiAxis &axis, std::int32_t bins,
-                            std::int32_t size, float *weights, AxisTaps taps) {
+inline PixelRange find_taps(const RoiAxis& axis, std::int32_t bins, std::int32_t size, float* weights, AxisTaps taps) {
   const float samples = static_cast<float>(axis.samples);
   PixelRange read{size, 0};
   std::int32_t count = 0;
@@ -29,40 +28,33 @@ inline PixelRange find_taps(const RoiAxis &axis, std::int32_t bins,
     PixelRange bin_read{size, 0};
     for (std::int32_t i = range.begin; i < range.end; ++i) {
       BilinearTap tap;
-      if (!bilinear_tap(sample_position(axis, bin, i), size, &tap))
-        continue;
+      if (!bilinear_tap(sample_position(axis, bin, i), size, &tap)) continue;
       weights[tap.low] += tap.low_weight;
       weights[tap.high] += tap.high_weight;
-      bin_read = {std::min(bin_read.begin, tap.low),
-                  std::max(bin_read.end, tap.high + 1)};
+      bin_read = {std::min(bin_read.begin, tap.low), std::max(bin_read.end, tap.high + 1)};
     }
     for (std::int32_t i = bin_read.begin; i < bin_read.end; ++i) {
       taps.index[count] = i;
       taps.weight[count] = weights[i] / samples;
-      count += weights[i] !=
-               0.0f; // in place of a branch that no processor could predict
+      count += weights[i] != 0.0f;  // in place of a branch that no processor could predict
       weights[i] = 0.0f;
     }
     taps.first[bin + 1] = count;
-    read = {std::min(read.begin, bin_read.begin),
-            std::max(read.end, bin_read.end)};
+    read = {std::min(read.begin, bin_read.begin), std::max(read.end, bin_read.end)};
   }
   return read;
 }
 
 // How many taps a bin can have: no more than there are pixels, or two per
 // sample.
-inline std::int64_t max_taps_per_bin(std::int64_t sampling_ratio,
-                                     std::int64_t size) {
+inline std::int64_t max_taps_per_bin(std::int64_t sampling_ratio, std::int64_t size) {
   return sampling_ratio > 0 ? std::min(size, 2 * sampling_ratio) : size;
 }
 
-inline AxisTaps take_axis_taps(std::int64_t bins, std::int64_t taps_per_bin,
-                               Scratch &scratch) {
-  const auto taps = static_cast<std::size_t>(
-      bins * taps_per_bin + 1); // find_taps() may write one in vain
-  return {scratch.take<std::int32_t>(static_cast<std::size_t>(bins + 1)),
-          scratch.take<std::int32_t>(taps), scratch.take<float>(taps)};
+inline AxisTaps take_axis_taps(std::int64_t bins, std::int64_t taps_per_bin, Scratch& scratch) {
+  const auto taps = static_cast<std::size_t>(bins * taps_per_bin + 1);  // find_taps() may write one in vain
+  return {scratch.take<std::int32_t>(static_cast<std::size_t>(bins + 1)), scratch.take<std::int32_t>(taps),
+          scratch.take<float>(taps)};
 }
 
 inline RowTaps taps_of_bin(AxisTaps taps, std::int32_t bin) {
@@ -72,22 +64,17 @@ inline RowTaps taps_of_bin(AxisTaps taps, std::int32_t bin) {
 
 inline float weight_sum(AxisTaps taps, std::int32_t bin) {
   float sum = 0;
-  for (std::int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t)
-    sum += taps.weight[t];
+  for (std::int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) sum += taps.weight[t];
   return sum;
 }
 
-inline InterleavedTaps take_interleaved_taps(std::int64_t bins,
-                                             std::int64_t taps_per_bin,
-                                             Scratch &scratch) {
-  const std::int64_t stride =
-      (bins + kBinPadding - 1) / kBinPadding * kBinPadding;
+inline InterleavedTaps take_interleaved_taps(std::int64_t bins, std::int64_t taps_per_bin, Scratch& scratch) {
+  const std::int64_t stride = (bins + kBinPadding - 1) / kBinPadding * kBinPadding;
   const auto taps = static_cast<std::size_t>(stride * taps_per_bin);
-  return {scratch.take<std::int32_t>(taps), scratch.take<float>(taps), 0,
-          static_cast<std::int32_t>(stride)};
+  return {scratch.take<std::int32_t>(taps), scratch.take<float>(taps), 0, static_cast<std::int32_t>(stride)};
 }
 
-inline void interleave(AxisTaps taps, std::int32_t bins, InterleavedTaps *out) {
+inline void interleave(AxisTaps taps, std::int32_t bins, InterleavedTaps* out) {
   out->depth = 0;
   for (std::int32_t bin = 0; bin < bins; ++bin)
     out->depth = std::max(out->depth, taps.first[bin + 1] - taps.first[bin]);
@@ -101,4 +88,4 @@ inline void interleave(AxisTaps taps, std::int32_t bins, InterleavedTaps *out) {
     }
 }
 
-} // namespace densepose
+}  // namespace densepose

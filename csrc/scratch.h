@@ -25,9 +25,8 @@ class Parallel {
       body(std::int64_t{0}, count);
       return;
     }
-    run(count, grain, &body, [](const void* b, std::int64_t begin, std::int64_t end) {
-      (*static_cast<const Body*>(b))(begin, end);
-    });
+    run(count, grain, &body,
+        [](const void* b, std::int64_t begin, std::int64_t end) { (*static_cast<const Body*>(b))(begin, end); });
   }
 
  protected:

@@ -16,18 +16,21 @@ from .errors import BackendUnavailable, BuildError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .calibration.observers import Method
+
 
 @dataclass(frozen=True)
 class Int8Options:
     """How to make an INT8 engine.
 
-    ``calibration``: path of the table that ``calibrate`` wrote; ``observer``: how a histogram becomes a range ("minmax",
-    "percentile", "entropy" or "mse"); ``adapt_weights``: round weights with what calibration knows of each layer's input
-    and correct biases, instead of rounding to the nearest; ``keep_float``: names of layers that stay float.
+    ``calibration``: path of the table that ``calibrate`` wrote; ``observer``: how a histogram becomes a range
+    ("minmax", "percentile", "entropy" or "mse"); ``adapt_weights``: round weights with what calibration knows of each
+    layer's input and correct biases, instead of rounding to the nearest; ``keep_float``: names of layers that stay
+    float.
     """
 
     calibration: Path
-    observer: str = "mse"
+    observer: Method = "mse"
     adapt_weights: bool = True
     keep_float: Collection[str] = ()
 
@@ -66,7 +69,8 @@ def build_engine(
     place_nhwc(model)
     import onnx_ir as ir
 
-    payload, runtime, layers = module.build(ir.to_proto(model).SerializeToString(), precision, nominal_load(description))
+    graph = ir.to_proto(model).SerializeToString()
+    payload, runtime, layers = module.build(graph, precision, nominal_load(description))
     description = {**description, "layers": layers}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
 

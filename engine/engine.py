@@ -199,9 +199,7 @@ class Engine:
             capacity = self._capacity[name]
             value = min(self._defaults[name], capacity) if given is None else given
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= capacity:
-                raise ValueError(
-                    f"{name} must be an integer in [0, {capacity}], the graph's limit, not {value!r}"
-                )
+                raise ValueError(f"{name} must be an integer in [0, {capacity}], the graph's limit, not {value!r}")
             values[_GRAPH_NAMES.get(name, name)] = np.array([value], np.int32)
         return values
 

@@ -29,9 +29,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(python: Path, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(python), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([str(python), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_only_the_run_time_packages_are_there(python: Path, tmp_path: Path) -> None:

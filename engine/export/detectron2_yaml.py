@@ -60,9 +60,11 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
 
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
-)
+def _construct_tuple(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
+    return loader.construct_sequence(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
