@@ -64,9 +64,10 @@ def build_engine(
     data, model, description = read_graph(path)
     if int8 is not None:
         description = {**description, "int8": quantize_graph(model, data, backend, int8)}
-    from .export.layout import place_nhwc
+    from .export.layout import pack_maps, place_nhwc
 
     place_nhwc(model)
+    description = {**description, "packed_maps": pack_maps(model, description["maps"]) if module.PACKS_MAPS else None}
     import onnx_ir as ir
 
     graph = ir.to_proto(model).SerializeToString()

@@ -53,11 +53,14 @@ class Engine:
             self._defaults = {name: file.model["defaults"][name] for name in _SETTINGS}
             self._capacity = {name: int(file.model["capacity"][name]) for name in ("max_people", "max_proposals")}
             self._confidences = [name for name in CONFIDENCES if name in file.model["maps"]]
+            packed = file.model.get("packed_maps")
+            self._maps = ["maps"] if packed else ["coarse_segm", "fine_segm", "u", "v"]
+            self._separate_confidences = [] if packed else self._confidences
+            self._chart = _core.ops.ChartResult(**packed) if packed else _core.ops.ChartResult()
         except (KeyError, TypeError, ValueError) as error:
             raise EngineFileError(
                 f"the engine's manifest does not describe its model ({error!r}); build it again"
             ) from error
-        self._chart = _core.ops.ChartResult(layout="NCHW")
 
     @classmethod
     def load(
@@ -228,8 +231,8 @@ class Engine:
 
     def _result(self, outputs: dict[str, np.ndarray], image_size: tuple[int, int]) -> DensePoseResult:
         boxes = np.array(outputs["boxes"], np.float32)
-        maps = [outputs[name] for name in ("coarse_segm", "fine_segm", "u", "v")]
-        confidences = [outputs[name] for name in self._confidences]
+        maps = [outputs[name] for name in self._maps]
+        confidences = [outputs[name] for name in self._separate_confidences]
         labels, uv, offsets, values = self._chart(*maps, boxes, *confidences, threads=self._num_threads)
         return DensePoseResult.from_flat(
             boxes=boxes,

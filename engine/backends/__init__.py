@@ -6,6 +6,7 @@ A backend module offers::
     load(engine: EngineFile, **options) -> Session                    # BackendUnavailable, EngineFileError
     versions() -> dict[str, str]
     PRECISIONS: what ``build`` takes
+    PACKS_MAPS: whether the graph gives all maps in one output (``export.layout.pack_maps``)
 """
 
 from __future__ import annotations

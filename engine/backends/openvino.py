@@ -22,6 +22,8 @@ _EXTENSION = Path(__file__).resolve().parent.parent / "libdensepose_openvino.so"
 # In an INT8 engine that is the precision of what was kept float.
 _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 PRECISIONS = tuple(_PRECISION_HINTS)
+# Cutting one tensor of maps into many is slow here, and reading it where it lies is not.
+PACKS_MAPS = True
 
 
 def _openvino() -> Any:
