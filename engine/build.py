@@ -64,10 +64,12 @@ def build_engine(
     data, model, description = read_graph(path)
     if int8 is not None:
         description = {**description, "int8": quantize_graph(model, data, backend, int8)}
-    from .export.layout import pack_maps, place_nhwc
+    from .export.layout import pack_maps, place_nhwc, take_bytes
 
     place_nhwc(model)
-    description = {**description, "packed_maps": pack_maps(model, description["maps"]) if module.PACKS_MAPS else None}
+    if module.FUSES_ENDS:
+        description["packed_maps"] = pack_maps(model, description["maps"])
+        description["input"]["quantization"] = take_bytes(model)
     import onnx_ir as ir
 
     graph = ir.to_proto(model).SerializeToString()

@@ -50,6 +50,8 @@ class Engine:
             self._mean = np.asarray(data["mean_rgb"], np.float32).reshape(3)
             self._min_size, self._max_size = int(data["min_size"]), int(data["max_size"])
             self._divisor = int(data["divisor"])
+            quantization = data.get("quantization")
+            self._quantization = quantization and (float(quantization["scale"]), int(quantization["zero_point"]))
             self._defaults = {name: file.model["defaults"][name] for name in _SETTINGS}
             self._capacity = {name: int(file.model["capacity"][name]) for name in ("max_people", "max_proposals")}
             self._confidences = [name for name in CONFIDENCES if name in file.model["maps"]]
@@ -218,14 +220,13 @@ class Engine:
         resized = self._resized_size(height, width)
         padded = self._input_size or padded_size(*resized, self._divisor)
         with self._session.request() as request:
-            _core.preprocess(
-                rgb,
-                *resized,
-                self._mean,
-                request.image(*padded),
-                layout=self._session.image_layout,
-                threads=self._num_threads,
-            )
+            image = request.image(*padded)
+            if self._quantization:
+                scale, zero_point = self._quantization
+                _core.preprocess_to_bytes(rgb, *resized, self._mean, image, scale, zero_point, self._num_threads)
+            else:
+                layout = self._session.image_layout
+                _core.preprocess(rgb, *resized, self._mean, image, layout=layout, threads=self._num_threads)
             sizes = np.array([*resized, height, width], np.int32)
             return self._result(request.run({"sizes": sizes, **settings}), (height, width))
 

@@ -7,6 +7,7 @@ of a pixel side by side, which makes it several times faster.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from .graph import DOMAIN
@@ -41,14 +42,19 @@ def place_nhwc(model: ir.Model) -> None:
 
 def _write_nhwc(graph: ir.Graph, node: ir.Node) -> None:
     output = node.outputs[0]
-    output.shape = _permuted(output.shape, _TO_NHWC)
     # Quantised features are dequantised first: OpenVINO swaps a Transpose and the conversion behind it, and then no
     # longer sees that the next convolution reads integers.
     readers = [use.node for use in output.uses()]
     if len(readers) == 1 and readers[0].op_type == "DequantizeLinear":
-        node = readers[0]
-        output = node.outputs[0]
         output.shape = _permuted(output.shape, _TO_NHWC)
+        node = readers[0]
+    _transpose_back(graph, node)
+
+
+def _transpose_back(graph: ir.Graph, node: ir.Node) -> None:
+    """``node`` writes NHWC now; everybody who reads it gets NCHW."""
+    output = node.outputs[0]
+    output.shape = _permuted(output.shape, _TO_NHWC)
     name = output.name
     back = _transpose(output, _TO_NCHW, f"{name}/nchw")
     ir.convenience.replace_all_uses_with(output, back.outputs[0])
@@ -99,3 +105,28 @@ def pack_maps(model: ir.Model, maps: list[str]) -> dict[str, object] | None:
     graph.remove([split] + ([shuffle] if shuffle is not None and block > 1 else []), safe=True)
     source.name = PACKED
     return {"channels": [shape[1] for shape in shapes if shape is not None], "block": block}
+
+
+def take_bytes(model: ir.Model) -> dict[str, float | int] | None:
+    """Let the graph take ``image`` already quantised and channels-last, as its first convolution reads it, in place.
+
+    The engine's preprocessing then writes bytes instead of floats, and nothing is left to convert. Returns the
+    quantisation, ``scale`` and ``zero_point``; None where the picture is not read through one uint8 quantisation.
+    """
+    graph = model.graph
+    image = next(value for value in graph.inputs if value.name == "image")
+    readers = [use.node for use in image.uses()]
+    if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+        return None
+    quantize = readers[0]
+    constants = [value.const_value.numpy() for value in quantize.inputs[1:] if value and value.const_value]
+    if len(constants) != 2 or constants[1].dtype != np.uint8 or constants[0].size != 1:
+        return None
+    dequantize = [use.node for use in quantize.outputs[0].uses()]
+    if len(dequantize) != 1 or dequantize[0].op_type != "DequantizeLinear":
+        return None
+    image.dtype, image.shape = ir.DataType.UINT8, _permuted(image.shape, _TO_NHWC)
+    dequantize[0].replace_input_with(0, image)
+    graph.remove(quantize, safe=True)
+    _transpose_back(graph, dequantize[0])
+    return {"scale": float(constants[0]), "zero_point": int(constants[1])}
