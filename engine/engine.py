@@ -193,19 +193,19 @@ class Engine:
 
     def _settings(
         self, score: float | None, nms: float | None, people: int | None, proposals: int | None
-    ) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = {}
+    ) -> dict[str, float | int]:
+        values: dict[str, float | int] = {}
         for name, given in (("score_threshold", score), ("nms_threshold", nms)):
             value = self._defaults[name] if given is None else given
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a number in [0, 1], not {value!r}")
-            values[name] = np.array([value], np.float32)
+            values[name] = float(value)
         for name, given in (("max_people", people), ("max_proposals", proposals)):
             capacity = self._capacity[name]
             value = min(self._defaults[name], capacity) if given is None else given
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= capacity:
                 raise ValueError(f"{name} must be an integer in [0, {capacity}], the graph's limit, not {value!r}")
-            values[_GRAPH_NAMES.get(name, name)] = np.array([value], np.int32)
+            values[_GRAPH_NAMES.get(name, name)] = int(value)
         return values
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -213,7 +213,7 @@ class Engine:
             return letterbox_size(height, width, *self._input_size)
         return shortest_edge_size(height, width, self._min_size, self._max_size)
 
-    def _infer(self, rgb: np.ndarray, settings: dict[str, np.ndarray]) -> DensePoseResult:
+    def _infer(self, rgb: np.ndarray, settings: dict[str, float | int]) -> DensePoseResult:
         if self._session is None:
             raise ValueError("this engine is closed; load it again")
         height, width = rgb.shape[:2]
@@ -227,8 +227,7 @@ class Engine:
             else:
                 layout = self._session.image_layout
                 _core.preprocess(rgb, *resized, self._mean, image, layout=layout, threads=self._num_threads)
-            sizes = np.array([*resized, height, width], np.int32)
-            return self._result(request.run({"sizes": sizes, **settings}), (height, width))
+            return self._result(request.run({"sizes": (*resized, height, width), **settings}), (height, width))
 
     def _result(self, outputs: dict[str, np.ndarray], image_size: tuple[int, int]) -> DensePoseResult:
         boxes = np.array(outputs["boxes"], np.float32)

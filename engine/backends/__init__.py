@@ -12,6 +12,7 @@ A backend module offers::
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Protocol
@@ -29,7 +30,7 @@ class Request(Protocol):
     def image(self, height: int, width: int) -> np.ndarray:
         """The input tensor, to be filled in place: float32, or uint8 where the manifest has a quantisation for it."""
 
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
         """Run the graph on the image and the other inputs; outputs by name. ``InferenceError`` if the runtime fails."""
 
 

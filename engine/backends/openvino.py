@@ -7,7 +7,7 @@ import importlib
 import os
 import queue
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,12 @@ class OpenvinoRequest:
         self._request = request
         self._names = names
         self._layout = layout
+        # Asked for once: each question costs as much as a small layer.
+        self._settings = {
+            name: request.get_tensor(name).data
+            for port in request.model_inputs
+            if (name := port.get_any_name()) != "image"
+        }
 
     def image(self, height: int, width: int) -> np.ndarray:
         tensor = self._request.get_tensor("image")
@@ -162,9 +168,9 @@ class OpenvinoRequest:
             tensor.shape = shape
         return tensor.data
 
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
         for name, value in inputs.items():
-            self._request.get_tensor(name).data[:] = value
+            self._settings[name][:] = value
         try:
             self._request.infer(share_outputs=True)  # or else it copies all of them
             return {name: self._request.get_tensor(name).data for name in self._names}
