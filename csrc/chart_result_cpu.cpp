@@ -66,6 +66,9 @@ class Maps {
   const bool nhwc_, packed_;
 };
 
+// Finding contenders costs as much as looking at all channels in two rows.
+constexpr std::int64_t kContendedRows = 3;
+
 std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
 // Rows [begin, end) of a person's patch: the unit of work of a thread.
@@ -82,6 +85,7 @@ struct Workspace {
   std::int32_t *low_at, *high_at;  // where in a row of u, v or a confidence these are
   float *low_weight, *high_weight;
   std::uint8_t *labels, *ones;
+  std::uint32_t *coarse_contenders, *fine_contenders;
 };
 
 Workspace take_workspace(std::int64_t channels, std::int64_t map_size, std::int64_t width, Scratch& scratch) {
@@ -93,6 +97,8 @@ Workspace take_workspace(std::int64_t channels, std::int64_t map_size, std::int6
   for (std::int32_t** taps : {&w.low, &w.high, &w.low_at, &w.high_at}) *taps = scratch.take<std::int32_t>(pixels);
   for (float** weights : {&w.low_weight, &w.high_weight}) *weights = scratch.take<float>(pixels);
   for (std::uint8_t** labels : {&w.labels, &w.ones}) *labels = scratch.take<std::uint8_t>(pixels);
+  for (std::uint32_t** blocks : {&w.coarse_contenders, &w.fine_contenders})
+    *blocks = scratch.take<std::uint32_t>(pixels / kContenderBlock);
   return w;
 }
 
@@ -114,7 +120,9 @@ class PatchPainter {
         coarse_(maps.map(kCoarse, person)),
         fine_(maps.map(kFine, person)),
         map_size_(static_cast<std::int32_t>(maps.size())),
-        stride_(round_up(patch.width, kPixelPadding)) {
+        stride_(round_up(patch.width, kPixelPadding)),
+        contend_(patch.height >= kContendedRows * map_size_ && coarse_.channels <= kMaxContenders &&
+                 fine_.channels <= kMaxContenders) {
     for (std::int64_t x = 0; x < stride_; ++x) {
       const MapTap tap = map_tap(std::min(x, patch_.width - 1), patch_.width, map_size_);
       work_.low[x] = tap.low;
@@ -144,7 +152,13 @@ class PatchPainter {
     fine.low += coarse_.channels * stride_;
     fine.high += coarse_.channels * stride_;
     fine.channels = fine_.channels;
-    kernels_.label_row(rows, fine, patch_.width, work_.labels);
+    if (y.low != contended_ && contend_) {
+      contended_ = y.low;
+      kernels_.find_contenders(rows, patch_.width, work_.coarse_contenders);
+      kernels_.find_contenders(fine, patch_.width, work_.fine_contenders);
+    }
+    kernels_.label_row(rows, fine, contend_ ? work_.coarse_contenders : nullptr,
+                       contend_ ? work_.fine_contenders : nullptr, patch_.width, work_.labels);
     std::memcpy(out, work_.labels, static_cast<std::size_t>(patch_.width));
   }
 
@@ -216,6 +230,8 @@ class PatchPainter {
   const Map coarse_, fine_;
   const std::int32_t map_size_;
   const std::int64_t stride_;
+  const bool contend_;
+  std::int32_t contended_ = -1;  // the row of the maps whose contenders are known
   std::int64_t located_ = -1;
   std::int32_t row_in_place_[2] = {-1, -1};
 };
