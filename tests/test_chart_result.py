@@ -191,7 +191,9 @@ def test_ruling_channels_out_changes_nothing(strange: list[float]) -> None:
     rng = np.random.default_rng(11)
     maps = make_maps(rng, 4, size=10, coarse=3)
     for name in ("coarse_segm", "fine_segm"):
-        maps[name] = np.round(2 * maps[name]) / 2  # ties: the first channel wins
+        winners = rng.integers(0, maps[name].shape[1], (4, 2, 2)).repeat(5, axis=1).repeat(5, axis=2)
+        ahead = 6 * (np.arange(maps[name].shape[1])[:, None, None] == winners[:, None])
+        maps[name] = (np.round(2 * maps[name]) / 2 + ahead).astype(np.float32)  # with ties: the first channel wins
         for value in strange:
             maps[name][tuple(rng.integers(0, n, 8) for n in maps[name].shape)] = value
     boxes = np.array([[0, 0, 70, 30], [3, 4, 37, 120], [0, 0, 1, 600], [5, 5, 90, 34.5]], np.float32)
@@ -202,7 +204,7 @@ def test_ruling_channels_out_changes_nothing(strange: list[float]) -> None:
     for few, many in zip(chart(maps, boxes, threads=2), chart(more, boxes), strict=True):
         np.testing.assert_array_equal(few.labels, many.labels)
         np.testing.assert_array_equal(few.uv, many.uv)
-        assert len(np.unique(few.labels)) > 5
+        assert len(np.unique(few.labels)) > 2
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
