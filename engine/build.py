@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .backends import backend_module
 from .engine_file import EngineFile
 from .errors import BackendUnavailable, BuildError
+from .layer_precision import explain
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -71,8 +72,34 @@ def build_engine(
 
     graph = ir.to_proto(model).SerializeToString()
     payload, runtime, layers = module.build(graph, precision, nominal_load(description))
-    description = {**description, "layers": layers}
+    if int8 is not None:
+        layers = explain(layers, description["int8"].pop("placed"), description["int8"]["keep_float"])
+    description = {**description, "layers": layers, "layers_counted_for": nominal_load(description)}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
+
+
+def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Options) -> bytes:
+    """The graph with Q/DQ placed for a vendor, as an ONNX file's bytes: what the vendor's own tools can build from.
+
+    Args:
+        graph: path of the ONNX file that ``export`` wrote.
+        target: a key of ``calibration.quantize.TARGETS``, "openvino" or "tensorrt".
+
+    Its metadata are the graph's, and under "int8" what was placed. Errors as ``build_engine``.
+    """
+    from .export.graph import METADATA
+
+    data, model, description = read_graph(Path(graph))
+    import onnx_ir as ir
+
+    from .calibration.quantize import TARGETS
+
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
+    description = {**description, "int8": {"target": target, **quantize_graph(model, data, target, int8)}}
+    model.metadata_props[METADATA] = json.dumps(description)
+    proto = ir.to_proto(model).SerializeToString()
+    return bytes(proto)
 
 
 def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
@@ -120,6 +147,7 @@ def quantize_graph(model: ir.Model, data: bytes, backend: str, options: Int8Opti
     return {
         "observer": options.observer,
         "adapted_weights": options.adapt_weights,
+        "placed": placement.layers,
         "keep_float": placement.kept_float,
         "shared_scales": [list(group) for group in placement.groups],
         "calibration": {"pictures": table.images.count, "sha256": table.images.sha256, "people": table.people},
