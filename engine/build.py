@@ -133,17 +133,13 @@ def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
 
 def quantize_graph(model: ir.Model, data: bytes, backend: str, options: Int8Options) -> dict[str, Any]:
     """Place Q/DQ in ``model`` for ``backend``, in place; what the engine's manifest says of it."""
-    from .calibration.quantize import TARGETS, quantize
-    from .calibration.ranges import layer_inputs, ranges
+    from .calibration.quantize import TARGETS
+    from .calibration.quantizer import Quantizer
     from .calibration.table import CalibrationTable
 
     table = CalibrationTable.load(options.calibration)
-    table.check_graph(data)
-    target = TARGETS[backend]
-    inputs = layer_inputs(model, table) if options.adapt_weights else None
-    placement = quantize(
-        model, ranges(table, options.observer, target), target, keep_float=options.keep_float, inputs=inputs
-    )
+    quantizer = Quantizer(data, table, TARGETS[backend], options.observer, options.adapt_weights)
+    placement = quantizer.place(model, options.keep_float)
     return {
         "observer": options.observer,
         "adapted_weights": options.adapt_weights,
