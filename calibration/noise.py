@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -70,13 +71,13 @@ class NoiseMeter:
                 noise[name] += float(((request.get_tensor(quantised).data - exact) ** 2).sum())
         return {name: Noise(signal[name], noise[name]) for name in names}
 
-    def _compile(self, model: ir.Model, cuts: list[str], outputs: list[str]) -> object:
+    def _compile(self, model: ir.Model, cuts: list[str], outputs: list[str]) -> Any:
         piece = ir.convenience.extract(model.graph, cuts, outputs)
         for value in piece.inputs:
             if value.name in self._float.boxes:
-                is_count = self._float.values_are_counts(str(value.name))
-                value.dtype = ir.DataType.INT32 if is_count else ir.DataType.FLOAT
-                value.shape = ir.Shape([1] if is_count else ["n", 4])
+                example = self._float.values(str(value.name))  # float32 [n, 4], or a count, int32 [1]
+                value.dtype = ir.DataType.from_numpy(example.dtype)
+                value.shape = ir.Shape(["n", 4] if example.ndim == 2 else [1])
         core = make_core()
         config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if self._threads is not None:

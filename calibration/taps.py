@@ -77,7 +77,6 @@ class TappedGraph:
         ]
         self.tensors = points.activations(model)
         self.boxes, self.results = points.boxes(model), points.results(model)
-        self._counts = {node.inputs[-1].name for node in model.graph if node.op_type == "MultilevelRoiAlign"}
         self._count, self._proposal_count = "count", self._add_taps(model)
         self._compile(ir.to_proto(model).SerializeToString(), name, num_threads)
 
@@ -149,7 +148,3 @@ class TappedGraph:
     def values(self, name: str) -> np.ndarray:
         """A tensor of the last picture; borrowed until the next run."""
         return self._request.get_tensor(name).data
-
-    def values_are_counts(self, name: str) -> bool:
-        """Whether one of ``boxes`` is how many of them there are, int32 ``[1]``, rather than float32 ``[n, 4]``."""
-        return name in self._counts

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .backends import backend_module
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from .calibration.observers import Method
+    from .calibration.quantize import Placement
+    from .calibration.quantizer import Quantizer
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,14 @@ class Int8Options:
     ``calibration``: path of the table that ``calibrate`` wrote; ``observer``: how a histogram becomes a range
     ("minmax", "percentile", "entropy" or "mse"); ``adapt_weights``: round weights with what calibration knows of each
     layer's input and correct biases, instead of rounding to the nearest; ``keep_float``: names of layers that stay
-    float.
+    float; ``record``: what the manifest says beside that, of how these were chosen.
     """
 
     calibration: Path
     observer: Method = "mse"
     adapt_weights: bool = True
     keep_float: Collection[str] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_engine(
@@ -57,25 +61,47 @@ def build_engine(
         BackendUnavailable: the vendor's runtime, or what reads the graph, is not installed.
     """
     path = Path(graph)
-    module = backend_module(backend)
-    if precision not in module.PRECISIONS:
-        raise BuildError(f"the {backend} backend builds {', '.join(module.PRECISIONS)}, not {precision}")
+    _check_precision(backend, precision)
     if (precision == "int8") != (int8 is not None):
         raise ValueError("precision int8 needs a calibration table, and no other precision takes one")
     data, model, description = read_graph(path)
     if int8 is not None:
         description = {**description, "int8": quantize_graph(model, data, backend, int8)}
-    from .export.layout import place_nhwc
+    return compile_graph(model, description, backend, precision)
 
-    place_nhwc(model)
+
+def compile_graph(model: ir.Model, description: dict[str, Any], backend: str, precision: str) -> EngineFile:
+    """Compile a graph, which for "int8" is quantised already.
+
+    Args:
+        model: changed in place.
+        description: of the model, for the engine's manifest; under "int8" what was placed.
+
+    Raises:
+        BuildError: the vendor's compiler refuses it.
+        BackendUnavailable: the vendor's runtime is not installed.
+    """
     import onnx_ir as ir
 
+    from .export.layout import place_nhwc
+
+    module = _check_precision(backend, precision)
+    place_nhwc(model)
     graph = ir.to_proto(model).SerializeToString()
     payload, runtime, layers = module.build(graph, precision, nominal_load(description))
-    if int8 is not None:
-        layers = explain(layers, description["int8"].pop("placed"), description["int8"]["keep_float"])
+    if "int8" in description:
+        int8 = dict(description["int8"])
+        layers = explain(layers, int8.pop("placed"), int8["keep_float"])
+        description = {**description, "int8": int8}
     description = {**description, "layers": layers, "layers_counted_for": nominal_load(description)}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
+
+
+def _check_precision(backend: str, precision: str) -> ModuleType:
+    module = backend_module(backend)
+    if precision not in module.PRECISIONS:
+        raise BuildError(f"the {backend} backend builds {', '.join(module.PRECISIONS)}, not {precision}")
+    return module
 
 
 def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Options) -> bytes:
@@ -133,20 +159,30 @@ def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
 
 def quantize_graph(model: ir.Model, data: bytes, backend: str, options: Int8Options) -> dict[str, Any]:
     """Place Q/DQ in ``model`` for ``backend``, in place; what the engine's manifest says of it."""
+    quantizer = make_quantizer(data, backend, options)
+    return {**describe_int8(quantizer, quantizer.place(model, options.keep_float)), **options.record}
+
+
+def make_quantizer(data: bytes, backend: str, options: Int8Options) -> Quantizer:
+    """Of the graph with these bytes. Raises ``CalibrationError``."""
     from .calibration.quantize import TARGETS
     from .calibration.quantizer import Quantizer
     from .calibration.table import CalibrationTable
 
     table = CalibrationTable.load(options.calibration)
-    quantizer = Quantizer(data, table, TARGETS[backend], options.observer, options.adapt_weights)
-    placement = quantizer.place(model, options.keep_float)
+    return Quantizer(data, table, TARGETS[backend], options.observer, options.adapt_weights)
+
+
+def describe_int8(quantizer: Quantizer, placement: Placement) -> dict[str, Any]:
+    """What a manifest says under "int8"; and under "placed", for ``compile_graph``, which layers are to be INT8."""
+    images = quantizer.table.images
     return {
-        "observer": options.observer,
-        "adapted_weights": options.adapt_weights,
+        "observer": quantizer.observer,
+        "adapted_weights": quantizer.adapt_weights,
         "placed": placement.layers,
         "keep_float": placement.kept_float,
         "shared_scales": [list(group) for group in placement.groups],
-        "calibration": {"pictures": table.images.count, "sha256": table.images.sha256, "people": table.people},
+        "calibration": {"pictures": images.count, "sha256": images.sha256, "people": quantizer.table.people},
     }
 
 

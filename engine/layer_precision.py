@@ -12,7 +12,7 @@ from typing import Any
 KEPT, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "computed weights", "fell back"
 #: What each reason means, for people.
 REASONS = {
-    KEPT: "kept in float, as --keep-float asked",
+    KEPT: "kept in float by --keep-float",
     COMPUTED_WEIGHTS: "its weights are computed in the graph, so that they have no scale; export folds constant ones",
     FELL_BACK: "fell back: it was quantised, and the runtime runs it in float all the same",
 }

@@ -96,7 +96,7 @@ def test_a_silent_fallback_is_seen(
     share = 100 * next(one["macs"] for one in layers if one["name"] == name) / sum(one["macs"] for one in layers)
     line = next(line for line in lines if line.strip().startswith(name))
     assert f"{share:.2f}%" in line and "f32" in line and "fell back" in line
-    assert "kept in float, as --keep-float asked" in next(line for line in lines if line.strip().startswith(kept))
+    assert "kept in float by --keep-float" in next(line for line in lines if line.strip().startswith(kept))
     assert any("1 of them should run in INT8 and do not" in line for line in lines)
     assert cli.main(["inspect", str(path), "--json"]) == cli.OK
     content = json.loads(capsys.readouterr().out)

@@ -11,6 +11,7 @@ from ..layer_precision import fell_back
 from ..output_files import OutputError, atomic_output, check_outputs
 from ..progress import Stages
 from ..terminal import megabytes, printable, say
+from . import auto_float
 
 if TYPE_CHECKING:
     from ..build import Int8Options
@@ -41,11 +42,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="default: beside the graph, with suffix .engine; with --target, .qdq.onnx",
     )
     parser.add_argument("--force", action="store_true", help="overwrite the output")
-    add_int8_arguments(parser)
+    add_int8_arguments(parser, auto=True)
+    auto_float.add_arguments(parser)
 
 
-def add_int8_arguments(parser: ArgumentParser) -> None:
-    """What ``int8_options`` reads."""
+def add_int8_arguments(parser: ArgumentParser, auto: bool = False) -> None:
+    """What ``int8_options`` reads; with ``auto``, ``--keep-float`` says that it can be."""
     int8 = parser.add_argument_group("int8")
     int8.add_argument("--calib", type=Path, metavar="JSON", help="the table that calibrate wrote")
     int8.add_argument(
@@ -59,13 +61,19 @@ def add_int8_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="round weights to the nearest, without looking at what they will be multiplied with",
     )
-    int8.add_argument("--keep-float", default="", metavar="NAMES", help="layers that stay float, separated by commas")
+    int8.add_argument(
+        "--keep-float",
+        default="",
+        metavar="NAMES",
+        help="layers that stay float, separated by commas" + ("; 'auto' finds the worst ones" if auto else ""),
+    )
 
 
 def int8_options(arguments: Namespace) -> Int8Options:
     from ..build import Int8Options
 
-    keep = tuple(name for name in arguments.keep_float.split(",") if name)
+    """From the command line; "auto" is no layer."""
+    keep = tuple(name for name in arguments.keep_float.split(",") if name not in ("", auto_float.AUTO))
     return Int8Options(arguments.calib, arguments.observer, not arguments.nearest_weights, keep)
 
 
@@ -75,6 +83,10 @@ def run(arguments: Namespace) -> int:
         raise ValueError(f"--target places Q/DQ, which is int8, not {arguments.precision}")
     if int8 != (arguments.calib is not None):
         raise ValueError("--calib is what int8 needs, and nothing else: --precision int8 or --target")
+    auto = auto_float.AUTO in arguments.keep_float.split(",")
+    if auto and (arguments.target is not None or not int8):
+        raise ValueError("--keep-float auto measures int8 engines: it needs --precision int8, and no --target")
+    auto_float.check(arguments, auto)
     suffix = ".engine" if arguments.target is None else ".qdq.onnx"
     output: Path = arguments.output or arguments.graph.with_suffix(suffix)
     if output.absolute() == arguments.graph.absolute():
@@ -102,6 +114,8 @@ def _write_engine(arguments: Namespace, output: Path) -> int:
 
     precision = arguments.precision or "fp32"
     int8 = int8_options(arguments) if precision == "int8" else None
+    if int8 is not None and auto_float.AUTO in arguments.keep_float.split(","):
+        int8 = auto_float.choose(arguments, int8)
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"compiling {arguments.graph.name} for {arguments.backend}")
         engine = build_engine(arguments.graph, arguments.backend, precision, int8)
@@ -113,6 +127,9 @@ def _write_engine(arguments: Namespace, output: Path) -> int:
     if int8 is not None:
         _warn_of_fallbacks(engine.model["layers"])
     if not arguments.quiet:
+        if int8 is not None and "auto" in int8.record:
+            for line in auto_float.summary(int8.record["auto"]):
+                print(printable(line))
         versions = ", ".join(f"{name} {version}" for name, version in engine.runtime.items())
         print(
             f"{printable(output)}: {printable(engine.model.get('architecture', '?'))}, {engine.precision}, {versions}, "

@@ -59,6 +59,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    if "auto" in arguments.keep_float.split(","):
+        raise ValueError("'build --keep-float auto' lists the layers that it found; name them here")
     if arguments.calib is None:
         raise ValueError("--calib names the table that calibrate wrote; a report is about it")
     output: Path = arguments.output or arguments.graph.with_suffix(".report.html")
@@ -96,7 +98,8 @@ def run(arguments: Namespace) -> int:
             compiled_layers=engine.model["layers"],
             num_threads=arguments.threads,
         )
-        pairs, moved = [], None
+        pairs: list[PicturePair] = []
+        moved: Drift | None = None
         if named:
             stages("comparing with the fp32 engine")
             reference = build_engine(arguments.graph, "openvino", "fp32")
@@ -183,8 +186,8 @@ def _compare(
             shown = (rgb * 0.35 + 150).astype(np.uint8)
             shown = np.repeat(shown.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
             shown[differs] = (214, 60, 34)
-            drawn = [draw(rgb, result, ("parts", "boxes")) for result in (mine, theirs)]
-            pairs.append(PicturePair(name, *map(_jpeg, [*drawn, shown]), note))
+            drawn = [_jpeg(draw(rgb, result, ("parts", "boxes"))) for result in (mine, theirs)]
+            pairs.append(PicturePair(name, drawn[0], drawn[1], _jpeg(shown), note))
     return pairs, meter.drift()
 
 
