@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Literal
 
 import onnx
 import onnx_ir as ir
@@ -19,7 +21,8 @@ class Quantizer:
     Args:
         graph: the bytes of the ONNX file that ``table`` was made with.
         observer: how a histogram becomes a range.
-        adapt_weights: round weights with what is known of each layer's input, and correct biases.
+        adapt_weights: round weights with what is known of each layer's input, and correct biases; "biases" does only
+            the latter, with weights rounded to the nearest.
 
     Raises:
         CalibrationError: the table is of another graph.
@@ -31,7 +34,7 @@ class Quantizer:
         table: CalibrationTable,
         target: Target,
         observer: Method = "mse",
-        adapt_weights: bool = True,
+        adapt_weights: bool | Literal["biases"] = True,
     ) -> None:
         table.check_graph(graph)
         self.graph, self.table, self.target = graph, table, target
@@ -50,6 +53,8 @@ class Quantizer:
     def place(self, model: ir.Model, keep_float: Collection[str] = ()) -> Placement:
         """Quantise ``model``, which is the graph, in place."""
         inputs = layer_inputs(model, self.table) if self.adapt_weights else None
+        if inputs is not None and self.adapt_weights == "biases":
+            inputs = {name: replace(one, variance=None) for name, one in inputs.items()}
         return quantize(model, self.ranges, self.target, keep_float=keep_float, inputs=inputs)
 
 

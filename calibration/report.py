@@ -13,7 +13,7 @@ The JSON of ``densepose-engine report`` is ``to_dict`` of a ``Report``. SQNR is 
                  reach, clipped the part of the values outside; the estimate is what this scale alone costs, from the
                  histogram; what is measured has everything before the tensor in it
     sharing      groups with one scale, the costliest first: [{"name", "alone_sqnr_db", "shared_sqnr_db", "cost_db"}]
-    results      {"name", "measured_sqnr_db"} of what the layers give to other nodes and to the user
+    results      worst first: {"name", "measured_sqnr_db"} of what the layers give to other nodes and to the user
     layers       worst first: {"name", "stage", "weight_sqnr_db", "precision", "macs", "reason"}; precision, macs and
                  reason as in an engine's manifest, null without an engine
     int8_mac_share  null without an engine
@@ -132,6 +132,7 @@ def analyse(
         noises = meter.compare(model, {**names, **{result: result for result in meter.results}}, pictures)
         measured = {tensor: noises[tensor].sqnr_db for tensor in names}
         results = {result: noises[result].sqnr_db for result in meter.results}
+        results = dict(sorted(results.items(), key=lambda item: _worst_first(item[1])))
     grouped = {tensor for group in placement.groups for tensor in group}
     nodes = enumerate(quantizer.model().graph)
     producers = {str(value.name): (str(node.name), k) for k, node in nodes for value in node.outputs}
@@ -154,13 +155,18 @@ def analyse(
                 statistics,
             )
         )
-    tensors.sort(key=lambda one: (math.inf if math.isnan(one.sqnr_db) else one.sqnr_db, one.name))
+    tensors.sort(key=lambda one: (_worst_first(one.sqnr_db), one.name))
     sharing = [sharing_costs(quantizer, group, placement.scales[group[0]]) for group in placement.groups]
     sharing.sort(key=lambda group: -max(one.cost_db for one in group))
     compiled = {layer["name"]: layer for layer in compiled_layers}
     layers = [_layer(one, sqnr, compiled.get(one)) for one, sqnr in weight_sqnr(quantizer.model(), model).items()]
     layers.sort(key=lambda one: math.inf if one.weight_sqnr_db is None else one.weight_sqnr_db)
     return Report(name, quantizer, placement, len(pictures), tensors, sharing, results, layers)
+
+
+def _worst_first(sqnr_db: float) -> float:
+    """To sort by: what nothing was seen of comes last."""
+    return math.inf if math.isnan(sqnr_db) else sqnr_db
 
 
 def representable(scale: Scale) -> tuple[float, float]:

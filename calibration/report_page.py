@@ -102,10 +102,10 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
     tiles: list[tuple[str, str, str]] = []
     if share is not None:
         tiles.append((_percent(share), "of the MACs in INT8", "according to the compiled model"))
-    worst = min(report.tensors, key=lambda one: one.sqnr_db)
+    worst = report.tensors[0]
     kind = "measured" if worst.measured_sqnr_db is not None else "estimated"
     if report.results:
-        lowest = min(report.results, key=lambda name: report.results[name])
+        lowest = next(iter(report.results))
         tiles.append((f"{_db(report.results[lowest])} dB", "worst result", _name(lowest)))
     tiles.append((f"{_db(worst.sqnr_db)} dB", "worst tensor", f"{_name(worst.name)}, {kind}"))
     if drift is not None:
@@ -153,7 +153,7 @@ def _results(report: Report) -> str:
     rows = "".join(
         f'<tr><th scope="row">{_name(name)}</th><td class="bar">'
         f'<span style="width:{_share(value, longest):.1f}%"></span></td><td>{_db(value)}</td></tr>'
-        for name, value in sorted(report.results.items(), key=lambda item: item[1])
+        for name, value in report.results.items()
     )
     return (
         "<section><h2>What comes out</h2><p>Signal-to-quantisation-noise ratio of what the network hands on, measured "
@@ -165,7 +165,9 @@ def _results(report: Report) -> str:
 
 
 def _share(value: float, longest: float) -> float:
-    return 100.0 if math.isinf(value) and value > 0 else max(min(100 * value / longest, 100.0), 0.5)
+    if not math.isfinite(value):
+        return 100.0 if value > 0 else 0.0  # nothing was lost, or nothing was seen
+    return max(min(100 * value / longest, 100.0), 0.5)
 
 
 def _profile(report: Report) -> str:

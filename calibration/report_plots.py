@@ -87,7 +87,12 @@ def through_the_network(tensors: Sequence[TensorCost]) -> str:
     """SQNR in the order of execution: measured as dots, estimated as ticks, stages as bands."""
     ordered = sorted(tensors, key=lambda one: one.position)
     width, height, left = 960, 240, 36
-    values = [v for one in ordered for v in (one.estimated_sqnr_db, one.measured_sqnr_db) if v and math.isfinite(v)]
+    values = [
+        v
+        for one in ordered
+        for v in (one.estimated_sqnr_db, one.measured_sqnr_db)
+        if v is not None and math.isfinite(v)
+    ]
     if not values:
         return ""
     bottom, top = math.floor(min(values) / 5) * 5, math.ceil(max(values) / 5) * 5
@@ -118,11 +123,12 @@ def through_the_network(tensors: Sequence[TensorCost]) -> str:
                 )
             start = index
     for index, one in enumerate(ordered):
-        title = f"<title>{escape(one.name)}: {one.sqnr_db:.1f} dB</title>"
-        if math.isfinite(one.estimated_sqnr_db):
-            parts.append(
-                f'<path class="estimate" d="M{x(index) - 3:.1f} {y(one.estimated_sqnr_db):.1f} h6">{title}</path>'
-            )
-        if one.measured_sqnr_db is not None and math.isfinite(one.measured_sqnr_db):
-            parts.append(f'<circle cx="{x(index):.1f}" cy="{y(one.measured_sqnr_db):.1f}" r="3.2">{title}</circle>')
+        for kind, value in (("estimated", one.estimated_sqnr_db), ("measured", one.measured_sqnr_db)):
+            if value is None or not math.isfinite(value):
+                continue
+            title = f"<title>{escape(one.name)}: {value:.1f} dB, {kind}</title>"
+            if kind == "estimated":
+                parts.append(f'<path class="estimate" d="M{x(index) - 3:.1f} {y(value):.1f} h6">{title}</path>')
+            else:
+                parts.append(f'<circle cx="{x(index):.1f}" cy="{y(value):.1f}" r="3.2">{title}</circle>')
     return "".join([*parts, "</svg>"])

@@ -287,6 +287,9 @@ def test_auto_is_for_int8_engines(tmp_path: Path, capsys: pytest.CaptureFixture[
     calib = ["--calib", "t.json", "--pictures", "x"]
     assert main(["build", graph, "--target", "tensorrt", "--keep-float", "auto", *calib]) == USAGE
     assert "and no --target" in capsys.readouterr().err
+    options = ["--precision", "int8", "--backend", "tensorrt", "--keep-float", "auto"]
+    assert main(["build", graph, *options, *calib]) == USAGE
+    assert "the openvino backend" in capsys.readouterr().err
     assert main(["build", graph, "--precision", "int8", *calib]) == USAGE
     assert "--pictures is for --keep-float auto" in capsys.readouterr().err
     assert main(["report", graph, "--calib", "t.json", "--keep-float", "auto"]) == USAGE

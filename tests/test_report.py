@@ -264,6 +264,15 @@ def test_a_page_without_pictures(small: tuple[bytes, CalibrationTable]) -> None:
     assert "Side by side" not in text and "What comes out" not in text and "estimated" in text and "TensorRT" in text
 
 
+def test_pictures_with_nobody(small: tuple[bytes, CalibrationTable]) -> None:
+    graph, table = small
+    black = np.zeros((64, 96, 3), np.uint8)
+    report = analyse(Quantizer(graph, table, TARGETS["openvino"], "minmax"), "small.onnx", pictures=[black])
+    assert math.isnan(report.results["u"]) and list(report.results)[-1] == "u"
+    json.dumps(to_dict(report, None, None), allow_nan=False)
+    assert "nan" not in read(page(report, title="small")).text.split()
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 

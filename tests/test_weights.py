@@ -13,6 +13,7 @@ from small_graphs import Sketch
 from densepose_engine.calibration.observers import METHODS, range_of
 from densepose_engine.calibration.points import layers, source
 from densepose_engine.calibration.quantize import TARGETS
+from densepose_engine.calibration.quantizer import Quantizer
 from densepose_engine.calibration.ranges import layer_inputs, ranges
 from densepose_engine.calibration.rounding import round_weights
 from densepose_engine.calibration.table import CalibrationTable
@@ -121,6 +122,25 @@ def test_biases_take_up_the_mean_error(kernel: str, bias: bool) -> None:
     expected, nearest, corrected = outputs(None), outputs({}), outputs({"layer": known})
     assert mean_error(corrected).mean() < 0.2 * mean_error(nearest).mean()
     assert mean_error(corrected).max() < 0.02 * expected.std()
+
+
+def test_biases_alone_can_be_corrected(demo_onnx: Path, demo_table: Path) -> None:
+    table, graph = CalibrationTable.load(demo_table), demo_onnx.read_bytes()
+    models = {
+        how: Quantizer(graph, table, TARGETS["openvino"], "minmax", how)()[0].graph.initializers
+        for how in (False, "biases", True)
+    }
+
+    def same(one: object, other: object, suffix: str) -> set[bool]:
+        names = [name for name in models[one] if name.endswith(suffix)]
+        assert len(names) > 80
+        arrays = [(models[one][name], models[other].get(name)) for name in names]
+        return {b is not None and np.array_equal(a.const_value.numpy(), b.const_value.numpy()) for a, b in arrays}
+
+    assert same(False, "biases", "/int8") == {True}
+    assert False in same("biases", True, "/int8")
+    assert not [name for name in models[False] if name.endswith(".corrected_bias")]
+    assert False in same("biases", True, ".corrected_bias")
 
 
 def test_without_statistics_biases_stay_and_rounding_is_to_the_nearest() -> None:

@@ -86,6 +86,8 @@ def run(arguments: Namespace) -> int:
     auto = auto_float.AUTO in arguments.keep_float.split(",")
     if auto and (arguments.target is not None or not int8):
         raise ValueError("--keep-float auto measures int8 engines: it needs --precision int8, and no --target")
+    if auto and arguments.backend != "openvino":
+        raise ValueError("--keep-float auto measures what runs here, which is the openvino backend")
     auto_float.check(arguments, auto)
     suffix = ".engine" if arguments.target is None else ".qdq.onnx"
     output: Path = arguments.output or arguments.graph.with_suffix(suffix)

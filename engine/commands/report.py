@@ -133,7 +133,7 @@ def summary(report: Report, share: float, moved: Drift | None) -> list[str]:
     lines += [f"  {one.sqnr_db:6.1f} dB  {one.name}" for one in report.tensors[:_WORST]]
     if report.results:
         lines.append("results    measured SQNR")
-        lines += [f"  {value:6.1f} dB  {name}" for name, value in sorted(report.results.items(), key=lambda r: r[1])]
+        lines += [f"  {value:6.1f} dB  {name}" for name, value in report.results.items()]
     if report.sharing:
         lines.append("sharing    of scales, what it costs at most")
     for group in report.sharing:
