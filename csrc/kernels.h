@@ -67,12 +67,11 @@ inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
 
 // The two rows of a map that an output row lies between, their weights, and
-// where their channels and pixels are.
+// where their channels are.
 struct RowPair {
   const float *low, *high;
   float low_weight, high_weight;
-  std::int64_t channels;
-  std::int64_t channel_stride, pixel_stride;
+  std::int64_t channels, channel_stride;
 };
 
 // The window of a planar level that a RoI reads, and where its bins go.
@@ -122,7 +121,8 @@ struct Kernels {
   void (*label_row)(RowPair coarse, RowPair fine, std::int64_t width, std::uint8_t* labels);
 
   // Resamples, for each pixel, the channel that its label names; 0 where the
-  // label is 0.
+  // label is 0. The taps say where in a row a pixel is, which need not be its
+  // number.
   void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, float* out);
 };
 

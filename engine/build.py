@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -83,17 +84,19 @@ def compile_graph(model: ir.Model, description: dict[str, Any], backend: str, pr
     """
     import onnx_ir as ir
 
-    from .export.layout import place_nhwc
+    from .export.layout import pack_maps, place_nhwc, take_bytes
 
     module = _check_precision(backend, precision)
+    description = copy.deepcopy(description)  # one description serves several engines of a graph
     place_nhwc(model)
+    if module.FUSES_ENDS:
+        description["packed_maps"] = pack_maps(model, description["maps"])
+        description["input"]["quantization"] = take_bytes(model)
     graph = ir.to_proto(model).SerializeToString()
     payload, runtime, layers = module.build(graph, precision, nominal_load(description))
     if "int8" in description:
-        int8 = dict(description["int8"])
-        layers = explain(layers, int8.pop("placed"), int8["keep_float"])
-        description = {**description, "int8": int8}
-    description = {**description, "layers": layers, "layers_counted_for": nominal_load(description)}
+        layers = explain(layers, description["int8"].pop("placed"), description["int8"]["keep_float"])
+    description |= {"layers": layers, "layers_counted_for": nominal_load(description)}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
 
 

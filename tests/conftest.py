@@ -62,8 +62,8 @@ def dynamic_engine(dynamic_onnx: Path) -> Path:
 def demo_table(demo_onnx: Path) -> Path:
     """Its calibration table, of the two pictures beside the checkpoint."""
     path = demo_onnx.with_suffix(".calib.json")
-    arguments = ["calibrate", str(demo_onnx), str(MODELS), "--min-people", "1", "-o", str(path), "--quiet"]
-    assert main(arguments) == 0
+    pictures = [str(MODELS / name) for name in ("person.jpg", "astronaut.jpg")]
+    assert main(["calibrate", str(demo_onnx), *pictures, "--min-people", "1", "-o", str(path), "--quiet"]) == 0
     return path
 
 

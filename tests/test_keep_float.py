@@ -29,6 +29,7 @@ from densepose_engine.layer_precision import KEPT, fell_back, float_layers
 from densepose_engine.pictures import find_pictures
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
+CALIBRATED = [MODELS / "person.jpg", MODELS / "astronaut.jpg"]  # conftest's table
 
 
 class Fake:
@@ -167,7 +168,7 @@ def test_a_bound_that_is_kept_at_once(
     demo_onnx: Path, demo_table: Path, unseen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.engine"
-    assert build(demo_onnx, demo_table, path, "--pictures", unseen, MODELS, "--max-drift", 100) == OK
+    assert build(demo_onnx, demo_table, path, "--pictures", unseen, *CALIBRATED, "--max-drift", 100) == OK
     record = read_manifest(path)["model"]["int8"]["auto"]
     assert record["steps"] == [] and 0 <= record["before"] == record["after"] < 100
     assert record["bound"] == 100 and record["pictures"] == 1  # the others were calibrated on
@@ -300,7 +301,7 @@ def test_pictures_that_cannot_judge(
     demo_onnx: Path, demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.engine"
-    assert build(demo_onnx, demo_table, path, "--pictures", MODELS) == BAD_INPUT
+    assert build(demo_onnx, demo_table, path, "--pictures", *CALIBRATED) == BAD_INPUT
     assert "was made with all of the 2 pictures of --pictures" in capsys.readouterr().err
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")

@@ -58,9 +58,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     scores.add_argument(
         "--gps",
         choices=("simple", "coco"),
-        help="definition (default: simple with --surface or a surface.npz beside --data, else coco)",
+        help="definition (default: simple with --surface or a surface.npz in --data or beside it, else coco)",
     )
-    scores.add_argument("--surface", type=Path, metavar="FILE", help="for simple (default: surface.npz beside --data)")
+    scores.add_argument(
+        "--surface", type=Path, metavar="FILE", help="for simple (default: surface.npz in --data or beside it)"
+    )
     scores.add_argument(
         "--geodesics",
         type=Path,
