@@ -60,12 +60,6 @@ def read_layers(model: Any, compiled: Any, image_size: tuple[int, int], rows: di
     return layers
 
 
-def int8_mac_share(layers: list[Layer]) -> float:
-    """The part of all MACs that runs in INT8, 0 .. 1."""
-    total = sum(layer.macs for layer in layers)
-    return sum(layer.macs for layer in layers if layer.precision == "int8") / total if total else 0.0
-
-
 def _runtime(compiled: Any) -> dict[str, tuple[str, str]]:
     """(precision, kernel) by the name of every layer that a kernel says it executes."""
     found: dict[str, tuple[str, str]] = {}

@@ -120,7 +120,7 @@ def run(arguments: Namespace) -> int:
 
     coco_tools("coco")  # missing, it would be missed at the end
     dataset = Dataset.load(arguments.data, annotations=arguments.annotations, images=arguments.images)
-    gps = _definition(arguments)
+    gps = gps_of(arguments)
     if arguments.limit is not None:
         dataset = dataset.first(arguments.limit)
     with ExitStack() as stack:
@@ -149,7 +149,8 @@ def run(arguments: Namespace) -> int:
     return 1 if evaluations[0].failures else 0
 
 
-def _definition(arguments: Namespace) -> GpsDefinition:
+def gps_of(arguments: Namespace) -> GpsDefinition:
+    """The definition of GPS that ``--gps``, ``--surface``, ``--geodesics`` and ``--data`` mean."""
     from ..evaluate import default_surface, gps_definition
 
     surface = arguments.surface or default_surface(arguments.data)
