@@ -67,8 +67,10 @@ class Engine:
         device: str = "CPU",
         num_threads: int | None = None,
         num_requests: int = 4,
+        num_streams: int = 1,
         cache_dir: str | os.PathLike[str] | None = "auto",
         warm_up: int = 8,
+        profile: bool = False,
     ) -> Engine:
         """Load and compile the engine at ``path``.
 
@@ -76,9 +78,12 @@ class Engine:
             device: "CPU" for engines of the openvino backend.
             num_threads: of the whole engine; None leaves it to the runtime.
             num_requests: how many callers can be inside ``infer`` at once; further ones wait.
+            num_streams: how many graphs run at once, sharing the threads; more than 1 is for throughput, and latency
+                pays for it.
             cache_dir: where compiled graphs are kept for a faster next load; "auto" is the user's cache folder, None
                 turns it off. A folder that cannot be written is no error.
             warm_up: the head is run for 1 .. this many people, so that no count pays a first-time cost later; 0: none.
+            profile: count the time of every layer, for ``bench``; costs speed.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -87,6 +92,7 @@ class Engine:
         """
         for name, value, least in (
             ("num_requests", num_requests, 1),
+            ("num_streams", num_streams, 1),
             ("warm_up", warm_up, 0),
             ("num_threads", num_threads, 1),
         ):
@@ -96,7 +102,13 @@ class Engine:
         cache = default_cache_dir() if cache_dir == "auto" else None if cache_dir is None else Path(cache_dir)
         try:
             session = backend_module(file.backend).load(
-                file, device=device, num_threads=num_threads, num_requests=num_requests, cache_dir=cache
+                file,
+                device=device,
+                num_threads=num_threads,
+                num_requests=num_requests,
+                num_streams=num_streams,
+                cache_dir=cache,
+                profile=profile,
             )
             engine = cls(session, file, num_threads)
         except EngineFileError as error:
