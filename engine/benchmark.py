@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +34,15 @@ class Contender(Protocol):
     def infer(self, image: np.ndarray, **settings: Any) -> DensePoseResult: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class ByParts(Protocol):
+    """A contender that knows where its time goes, and how many regions its box head looks at."""
+
+    def parts_ms(self) -> dict[str, float]: ...
+
+    def proposals(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,7 @@ def _against(
         "agreement": agreement.to_dict(),
         "agreement_text": str(agreement),
     }
-    if hasattr(other, "parts_ms"):
+    if isinstance(other, ByParts):
         result["parts_ms"] = other.parts_ms()
+        result["proposals"] = other.proposals()
     return result

@@ -104,6 +104,7 @@ def _versus(other: Mapping[str, Any]) -> Iterator[str]:
     yield f"Theirs: {_latency(other['theirs_ms'])}"
     if "parts_ms" in other:
         yield "Theirs by part: " + ", ".join(f"{name} {value:.1f} ms" for name, value in other["parts_ms"].items())
+        yield f"Proposals that there were: {other['proposals']:.0f}"
     low, high = other["ratio_quartiles"]
     yield (
         f"Ratio: {other['ratio']:.2f} (median of {len(other['ratios'])} pairs taken in turns; half of them "

@@ -2,7 +2,7 @@
 
 Preprocessing is Pillow's, the network is the checkpoint's as it is (no folding, no merging), proposals and detections
 are torch. NMS and RoIAlign are torchvision's where it is installed; where not, OpenVINO's operators of that name stand
-in for them, which use all threads and are faster.
+in for them, on one thread: torchvision's do not use more, and OpenVINO's would fight for cores with torch's.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ class TorchvisionOps:
 class OpenvinoOps:
     """OpenVINO's operators, each as a graph of its own."""
 
-    name = "OpenVINO (for torchvision's)"
+    name = "OpenVINO on one thread (for torchvision's)"
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self) -> None:
         from ..backends.openvino import make_core
 
         self._core = make_core()
         self._options = {
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_NUM_THREADS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._pooler = lru_cache(maxsize=None)(self._make_pooler)
@@ -124,12 +124,12 @@ class OpenvinoOps:
         return torch.from_numpy(pooled.copy())
 
 
-def region_ops(threads: int) -> RegionOps:
+def region_ops() -> RegionOps:
     """torchvision's, or what stands in for them."""
     try:
         return TorchvisionOps()
     except (ImportError, RuntimeError, NotImplementedError):
-        return OpenvinoOps(threads)
+        return OpenvinoOps()
 
 
 class TorchPipeline:
@@ -147,8 +147,9 @@ class TorchPipeline:
         torch.set_num_threads(threads)
         self.model, self.config = model, model.config
         self._input_size = input_size
-        self._ops = region_ops(threads)
+        self._ops = region_ops()
         self._parts: dict[str, list[float]] = defaultdict(list)
+        self._proposal_counts: list[int] = []
         self.note = (
             f"torch {torch.__version__} eager, {threads} threads, detectron2's steps; NMS and RoIAlign of "
             f"{self._ops.name}"
@@ -170,6 +171,10 @@ class TorchPipeline:
         """Median milliseconds of each part over all frames since the beginning."""
         return {name: 1e3 * statistics.median(values) for name, values in self._parts.items()}
 
+    def proposals(self) -> float:
+        """How many regions the box head looked at: the mean over all frames, at most what was asked for."""
+        return statistics.mean(self._proposal_counts)
+
     @torch.inference_mode()
     def infer(
         self,
@@ -189,6 +194,7 @@ class TorchPipeline:
         lap("backbone, neck")
         proposals = self._proposals(levels, resized, rpn.max_proposals if max_proposals is None else max_proposals)
         lap("rpn, proposals")
+        self._proposal_counts.append(len(proposals))
         pooled = self._pool(self.model.box_features(levels), proposals, box.pooler)
         lap("box roi align")
         logits, deltas = self.model.box(pooled)
