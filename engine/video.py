@@ -132,6 +132,8 @@ class VideoWriter:
         self._rate, self._time_base = rate, time_base
         try:
             self._container = self._av.open(os.fspath(self._path), "w")
+        except ValueError as error:
+            raise self._unknown() from error
         except self._av.FFmpegError as error:
             raise self._failed(error) from error
         self._codec = self._choose_codec()
@@ -149,7 +151,10 @@ class VideoWriter:
             if codec.canonical_name in supported or codec.name in supported:
                 return str(codec.name)
         self._container.close()
-        raise ValueError(f"there is no encoder for a video called *{self._path.suffix}; .mp4 and .mkv are safe choices")
+        raise self._unknown()
+
+    def _unknown(self) -> ValueError:
+        return ValueError(f"no encoder makes a video called *{self._path.suffix}; .mp4 and .mkv are safe choices")
 
     def write(self, rgb: np.ndarray, time: int) -> None:
         """Add a uint8 RGB frame at ``time``, in units of the time base, rising from frame to frame."""

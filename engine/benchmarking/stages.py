@@ -43,8 +43,6 @@ _BY_PREFIX = {
     "proposals": "proposals",
     "proposal_count": "proposals",
     "proposal_scores": "proposals",
-    "box_align": "roi align",
-    "densepose_align": "roi align",
     "box_pooled": "roi align",
     "densepose_pooled": "roi align",
     "box": "box head",

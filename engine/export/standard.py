@@ -66,9 +66,9 @@ class _Builder:
 
     def size(self, value: ir.Value, axis: int) -> ir.Value:
         """Length of an axis, int64 ``[1]``."""
-        shape = value.shape
-        if shape is not None and isinstance(shape[axis], int):
-            return self._constant([int(shape[axis])], f"{self._stage}/size_{len(self.tape.initializers)}")
+        length = None if value.shape is None else value.shape[axis]
+        if isinstance(length, int):
+            return self._constant([length], f"{self._stage}/size_{len(self.tape.initializers)}")
         return self("Shape", value, start=axis, end=axis + 1)
 
     def decode(self, boxes: ir.Value, deltas: ir.Value, weights: Sequence[float]) -> ir.Value:
@@ -119,7 +119,7 @@ class _Builder:
             threshold,
             center_point_box=0,
         )
-        return self("Reshape", self("Slice", kept, [2], [3], [1]), [-1])
+        return self("Gather", kept, 2, axis=1)
 
 
 # ---- the nodes -------------------------------------------------------------------------------------------------------
@@ -264,10 +264,10 @@ def expand_custom_nodes(model: ir.Model) -> None:
         if node.domain != DOMAIN:
             continue
         stage, expansion = _EXPANSIONS[node.op_type]
-        make = _Builder(stage or f"{str(node.name).split('/')[0]}_align")
+        make = _Builder(stage or str(node.outputs[0].name).split("/")[0])
         made = expansion(make, node)
         for old, new in zip(node.outputs, made, strict=True):
-            new.dtype, new.shape = old.dtype, old.shape
+            new.type, new.shape = old.type, old.shape
         for value in make.tape.initializers:
             graph.register_initializer(value)
         ir.convenience.replace_nodes_and_values(graph, node, [node], make.tape.nodes, node.outputs, made)
