@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,8 +22,6 @@ from .result import DensePoseResult
 
 FRAME_SIZE = (480, 640)
 PEOPLE_SWEEP = (0, 1, 2, 4, 8)
-_LEAST_SWEEP = Effort(0.1, 1.0, 20)
-_PROFILE_SECONDS, _PROFILE_FRAMES = 1.5, 10
 
 
 class Contender(Protocol):
@@ -142,7 +140,7 @@ def bench(
         report["people"] = []
         for count in options.sweep:
             stage(f"measuring {count} people")
-            effort = Effort(0.1, max(options.effort.duration / 4, _LEAST_SWEEP.duration), _LEAST_SWEEP.iterations)
+            effort = replace(options.effort, duration=options.effort.duration / 3)
             swept = measure(_runner(engine, frames, options.settings(count)), effort)
             report["people"].append({"people": count, **summarize(swept.milliseconds, options.percentiles)})
         if options.profile:
@@ -168,6 +166,10 @@ def bench(
         report["references"] = {
             name: {"median_ms": value, "ratio": value / latency["median"]} for name, value in (references or {}).items()
         }
+        if "torch" in report["vs"]:
+            # A time that was measured elsewhere keeps a slow torch from flattering the engine.
+            ratios = [report["vs"]["torch"]["ratio"], *(other["ratio"] for other in report["references"].values())]
+            report["vs"]["torch"]["claimed_ratio"] = min(ratios)
     return report, times
 
 
@@ -224,7 +226,7 @@ def _profile(path: str | os.PathLike[str], frames: Sequence[np.ndarray], options
         warm_up=0,
         profile=True,
     ) as engine:
-        return profile(engine, frames, settings, _PROFILE_SECONDS, _PROFILE_FRAMES)
+        return profile(engine, frames, settings, options.effort.duration / 2, options.effort.iterations)
 
 
 def _against(
@@ -241,9 +243,9 @@ def _against(
         raise InferenceError(
             f"{name} does not find what the engine finds, so their times are not compared: {agreement}"
         )
-    turns = interleave(
-        {"ours": _runner(engine, frames, settings), "theirs": _runner(other, frames, settings)}, options.effort
-    )
+    runners = {"ours": _runner(engine, frames, settings), "theirs": _runner(other, frames, settings)}
+    with Watch() as watch:
+        turns = interleave(runners, options.effort)
     ratios = pair_ratios(turns["ours"], turns["theirs"])
     sides = {side: summarize(np.concatenate(values), options.percentiles) for side, values in turns.items()}
     result = {
@@ -255,6 +257,8 @@ def _against(
         "theirs_ms": sides["theirs"],
         "agreement": agreement.to_dict(),
         "agreement_text": str(agreement),
+        "watch": watch.to_dict(),
+        "warnings": watch.warnings(0.0, 0.0),
     }
     if isinstance(other, ByParts):
         result["parts_ms"] = other.parts_ms()

@@ -72,6 +72,9 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"=== Against {printable(name)}, measured elsewhere ==="
         yield f"{other['median_ms']:.1f} ms: this engine is {other['ratio']:.2f} times as fast"
+    if report["references"] and "torch" in report["vs"]:
+        yield ""
+        yield f"To be claimed against torch, the smallest of these: {report['vs']['torch']['claimed_ratio']:.2f}"
     if report["warnings"]:
         yield ""
         for warning in report["warnings"]:
@@ -110,6 +113,8 @@ def _versus(other: Mapping[str, Any]) -> Iterator[str]:
         f"Ratio: {other['ratio']:.2f} (median of {len(other['ratios'])} pairs taken in turns; half of them "
         f"{low:.2f} to {high:.2f}): above 1, this engine is faster"
     )
+    for warning in other["warnings"]:
+        yield f"[W] {warning}"
 
 
 def layer_lines(profile: Mapping[str, Any]) -> Iterator[str]:

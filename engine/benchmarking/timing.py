@@ -162,10 +162,12 @@ def interleave(contenders: Mapping[str, Callable[[int], object]], effort: Effort
         for name, run in contenders.items():
             run(turn)
             times: list[float] = []
-            while sum(times) < _TURN:
+            end = begin = time.perf_counter()
+            while not times or end < begin + _TURN:
                 start = time.perf_counter()
                 run(turn)
-                times.append(time.perf_counter() - start)
+                end = time.perf_counter()
+                times.append(end - start)
             turns[name].append(1e3 * np.asarray(times))
             spent[name] += sum(times)
             done[name] += len(times)
