@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import native_build
 import pytest
 
+from densepose_engine import _core
 from densepose_engine.cli import main
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -56,3 +59,17 @@ def dynamic_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dynamic_engine(dynamic_onnx: Path) -> Path:
     """Its fp32 engine."""
     return _build(dynamic_onnx)
+
+
+@pytest.fixture(scope="session")
+def emulated_ops() -> ModuleType:
+    """The ops as the CUDA kernels' code computes them, one thread after another on the CPU."""
+    return native_build.emulated_ops()
+
+
+@pytest.fixture(params=["cpu", "cuda emulated"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test of the ops twice: on the CPU's kernels, and on the CUDA kernels' code, emulated on the CPU."""
+    if request.param != "cpu":
+        monkeypatch.setattr(_core, "ops", request.getfixturevalue("emulated_ops"))
+    return str(request.param)

@@ -11,6 +11,8 @@ from tolerances import assert_close
 
 from densepose_engine import _core
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 OP = "ChartResult"
 LAYOUTS = ["NCHW", "NHWC"]
 DECIDED = 2e-4  # labels are compared where the largest logit leads by as much
