@@ -143,7 +143,9 @@ void bind_op(py::module_& module) {
   }));
   cls.def(
       "__call__",
-      [](const Op& op, const py::args& arrays, bool guard, int threads) { return call<Runner>(op, arrays, guard, threads); },
+      [](const Op& op, const py::args& arrays, bool guard, int threads) {
+        return call<Runner>(op, arrays, guard, threads);
+      },
       py::arg("guard") = false, py::arg("threads") = 1);
   cls.def_property_readonly("attributes", [](Op op) {  // a copy: visit() could write
     py::dict attributes;

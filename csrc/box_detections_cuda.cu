@@ -1,5 +1,5 @@
-#include "cuda_grid.cuh"
 #include "box_detections_grid.h"
+#include "cuda_grid.cuh"
 
 namespace densepose {
 

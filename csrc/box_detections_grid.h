@@ -144,11 +144,10 @@ inline std::size_t grid_workspace(const BoxDetections&, Span<const Tensor> input
 
 template <class Grid>
 void run_on(Grid& grid, const BoxDetections& op, Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace) {
-  const DetectionInputs in{inputs[0].as<const float>(),        inputs[1].as<const float>(),
-                           inputs[2].as<const float>(),        inputs[3].as<const std::int32_t>(),
-                           inputs[4].as<const std::int32_t>(), inputs[5].as<const float>(),
-                           inputs[6].as<const float>(),        inputs[7].as<const std::int32_t>(),
-                           inputs[0].shape[0]};
+  const DetectionInputs in{
+      inputs[0].as<const float>(),        inputs[1].as<const float>(),        inputs[2].as<const float>(),
+      inputs[3].as<const std::int32_t>(), inputs[4].as<const std::int32_t>(), inputs[5].as<const float>(),
+      inputs[6].as<const float>(),        inputs[7].as<const std::int32_t>(), inputs[0].shape[0]};
   WorkspaceCutter cutter(workspace);
   const DetectionsMemory memory(in.rows, cutter);
   const Candidates& candidates = memory.candidates;

@@ -68,7 +68,8 @@ class CudaGrid {
 
   static void check_launch() {
     const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA refuses a kernel: ") + cudaGetErrorString(error));
+    if (error != cudaSuccess)
+      throw std::runtime_error(std::string("CUDA refuses a kernel: ") + cudaGetErrorString(error));
   }
 
   CudaStream stream_;

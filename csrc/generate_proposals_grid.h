@@ -170,8 +170,7 @@ inline std::size_t grid_workspace(const GenerateProposals& op, Span<const Tensor
 }
 
 template <class Grid>
-void run_on(Grid& grid, const GenerateProposals& op, Span<const Tensor> inputs, Span<Tensor> outputs,
-            void* workspace) {
+void run_on(Grid& grid, const GenerateProposals& op, Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace) {
   const ProposalLevels levels = read_levels(op, inputs);
   WorkspaceCutter cutter(workspace);
   const ProposalsMemory memory(op, levels.sets, cutter);
@@ -181,14 +180,8 @@ void run_on(Grid& grid, const GenerateProposals& op, Span<const Tensor> inputs, 
 
   grid.each(levels.sets.first[sets], RankAnchors{levels, memory.keys});
   select_on(grid, memory.top);
-  DecodeBest decode_best{levels,
-                         memory.top,
-                         memory.sorted,
-                         inputs[op.strides.size()].as<const std::int32_t>(),
-                         {},
-                         {},
-                         op.anchor_offset,
-                         op.min_size};
+  DecodeBest decode_best{levels, memory.top, memory.sorted,    inputs[op.strides.size()].as<const std::int32_t>(),
+                         {},     {},         op.anchor_offset, op.min_size};
   std::copy(op.anchors.begin(), op.anchors.end(), decode_best.anchors);
   std::copy(op.bbox_weights.begin(), op.bbox_weights.end(), decode_best.weights);
   grid.each(rows, decode_best);

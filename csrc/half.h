@@ -50,7 +50,7 @@ DENSEPOSE_HD Half to_half(float value) {
   if (bits > 0x7f800000u) {
     rounded = 0x7fffu;  // NaN
   } else if (bits >= 0x477ff000u) {
-    rounded = 0x7c00u;  // rounds to infinity
+    rounded = 0x7c00u;              // rounds to infinity
   } else if (bits < 0x38800000u) {  // subnormal: adding 0.5 lets the processor round to a multiple of 2^-24
     float magnitude;
     std::memcpy(&magnitude, &bits, sizeof magnitude);

@@ -59,7 +59,8 @@ DENSEPOSE_HD SampleRange samples_to_visit(const RoiAxis& axis, std::int32_t bin,
   const double begin = (-1 - origin) / step - 1 - margin;
   const double end = (size - origin) / step + 1 + margin;
   const double last = axis.samples;
-  return {static_cast<std::int32_t>(fmin(fmax(begin, 0.0), last)), static_cast<std::int32_t>(fmin(fmax(end, 0.0), last))};
+  return {static_cast<std::int32_t>(fmin(fmax(begin, 0.0), last)),
+          static_cast<std::int32_t>(fmin(fmax(end, 0.0), last))};
 }
 
 // The two pixels that a sample lies between, and their weights.

@@ -68,10 +68,11 @@ inline void check(bool ok, const char* op, const std::string& sentence) {
   if (!ok) fail(op, sentence);
 }
 
-// The shape of an input, where a kUnknown in `expected` and an unknown dimension in the tensor match anything.
+// The type and shape of an input, where a kUnknown in `expected` and what is unknown of the tensor match anything.
 inline void check_tensor(const Tensor& tensor, DataType type, const Shape& expected, const char* op,
                          const char* input) {
-  bool ok = tensor.type == type && tensor.shape.rank() == expected.rank();
+  bool ok = tensor.type == type || !tensor.typed;
+  ok = ok && (tensor.shape.rank() == expected.rank() || !tensor.shape.ranked());
   for (std::size_t i = 0; ok && i < expected.rank(); ++i)
     ok = expected[i] == kUnknown || tensor.shape[i] == kUnknown || tensor.shape[i] == expected[i];
   if (!ok)
