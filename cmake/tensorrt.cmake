@@ -3,7 +3,10 @@
 #   TENSORRT_ROOT                 folder with include/NvInfer.h: an unpacked TensorRT, or the public repository. Taken
 #                                 from the environment, too; without it the system's include folders are searched.
 #   DENSEPOSE_CUDA_ARCHITECTURES  which GPUs get machine code; the last also gets PTX, for all that come after it.
-set(TENSORRT_ROOT "$ENV{TENSORRT_ROOT}" CACHE PATH "Folder with TensorRT's include/")
+set(TENSORRT_ROOT "" CACHE PATH "Folder with TensorRT's include/")
+if(NOT TENSORRT_ROOT)
+  set(TENSORRT_ROOT "$ENV{TENSORRT_ROOT}")
+endif()
 set(DENSEPOSE_CUDA_ARCHITECTURES "" CACHE STRING "CUDA architectures; empty: chosen by nvcc's version")
 
 find_path(TENSORRT_INCLUDE_DIR NvInfer.h HINTS "${TENSORRT_ROOT}/include" PATH_SUFFIXES "${CMAKE_LIBRARY_ARCHITECTURE}")

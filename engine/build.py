@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,14 +41,17 @@ def build_engine(
     backend: str = "openvino",
     precision: str = "fp32",
     int8: Int8Options | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> EngineFile:
     """Compile the graph that ``export`` wrote.
 
     Args:
         graph: path of the ONNX file.
-        backend: "openvino".
-        precision: "fp32" (exact), "bf16" where the processor has it (faster, about 3 significant digits), or "int8".
+        backend: "openvino", "tensorrt" or "tensorrt-rtx".
+        precision: "fp32" (exact), "bf16" (openvino, where the processor has it) or "fp16" (tensorrt), which are faster,
+            to about 3 significant digits, or "int8".
         int8: for precision "int8" only, and needed there.
+        options: more keyword arguments of the backend's own ``build``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -56,23 +60,42 @@ def build_engine(
         BackendUnavailable: the vendor's runtime, or what reads the graph, is not installed.
     """
     path = Path(graph)
+    options = dict(options or {})
     module = backend_module(backend)
     if precision not in module.PRECISIONS:
         raise BuildError(f"the {backend} backend builds {', '.join(module.PRECISIONS)}, not {precision}")
     if (precision == "int8") != (int8 is not None):
         raise ValueError("precision int8 needs a calibration table, and no other precision takes one")
+    unknown = sorted(set(options) - set(inspect.signature(module.build).parameters))
+    if unknown:
+        raise ValueError(f"the {backend} backend takes no {', '.join(unknown)}")
     data, model, description = read_graph(path)
     if int8 is not None:
-        description = {**description, "int8": quantize_graph(model, data, backend, int8)}
-    from .export.layout import place_nhwc
+        description = {**description, "int8": quantize_graph(model, data, module.TARGET, int8)}
+    if options.get("max_people") is not None:
+        description = _limit_people(description, options["max_people"])
+    if module.LAYOUT == "NHWC":
+        from .export.layout import place_nhwc
 
-    place_nhwc(model)
+        place_nhwc(model)
     import onnx_ir as ir
 
     graph = ir.to_proto(model).SerializeToString()
-    payload, runtime, layers = module.build(graph, precision, nominal_load(description))
+    payload, runtime, layers = module.build(graph, precision, nominal_load(description), **options)
     description = {**description, "layers": layers}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
+
+
+def _limit_people(description: dict[str, Any], people: int) -> dict[str, Any]:
+    capacity = description["capacity"]
+    if not 1 <= people <= capacity["max_people"]:
+        raise BuildError(f"max_people is {people}, it must be from 1 to {capacity['max_people']}, the graph's limit")
+    default = min(people, description["defaults"]["max_people"])
+    return {
+        **description,
+        "capacity": {**capacity, "max_people": people},
+        "defaults": {**description["defaults"], "max_people": default},
+    }
 
 
 def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:

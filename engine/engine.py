@@ -64,7 +64,7 @@ class Engine:
         cls,
         path: str | os.PathLike[str],
         *,
-        device: str = "CPU",
+        device: str | None = None,
         num_threads: int | None = None,
         num_requests: int = 4,
         cache_dir: str | os.PathLike[str] | None = "auto",
@@ -73,7 +73,7 @@ class Engine:
         """Load and compile the engine at ``path``.
 
         Args:
-            device: "CPU" for engines of the openvino backend.
+            device: None for the backend's own: "CPU" for openvino, "cuda" (or "cuda:1", ...) for tensorrt.
             num_threads: of the whole engine; None leaves it to the runtime.
             num_requests: how many callers can be inside ``infer`` at once; further ones wait.
             cache_dir: where compiled graphs are kept for a faster next load; "auto" is the user's cache folder, None

@@ -5,31 +5,16 @@ A layer that was meant for INT8 and silently fell back to float shows here and n
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from .layers import Layer, int8_mac_share
+
+__all__ = ["Layer", "int8_mac_share", "read_layers"]
+
 _TYPES = ("Convolution", "GroupConvolution", "MatMul")
 _INTEGERS = ("u8", "i8")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the compiled graph.
-
-    ``precision`` is that of its inner loop ("int8", "f32", "bf16", ...), ``kernel`` the vendor's name of what runs,
-    ``macs`` multiply-accumulates for one picture of the nominal size.
-    """
-
-    name: str
-    type: str
-    precision: str
-    kernel: str
-    macs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def read_layers(model: Any, compiled: Any, image_size: tuple[int, int], rows: dict[str, int]) -> list[Layer]:
@@ -56,12 +41,6 @@ def read_layers(model: Any, compiled: Any, image_size: tuple[int, int], rows: di
         macs = _macs(op, rows.get(name.split("/")[0], 1))
         layers.append(Layer(name, op.get_type_name(), precision, kernel, macs))
     return layers
-
-
-def int8_mac_share(layers: list[Layer]) -> float:
-    """The part of all MACs that runs in INT8, 0 .. 1."""
-    total = sum(layer.macs for layer in layers)
-    return sum(layer.macs for layer in layers if layer.precision == "int8") / total if total else 0.0
 
 
 def _runtime(compiled: Any) -> dict[str, tuple[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..output_files import OutputError, check_outputs
 from ..progress import Stages
 from ..terminal import megabytes, printable
+from .arguments import positive
 
 NAME = "build"
 HELP = "ONNX graph to an engine"
@@ -15,13 +16,13 @@ HELP = "ONNX graph to an engine"
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("graph", type=Path, metavar="ONNX", help="what export wrote")
-    parser.add_argument("--backend", default="openvino", help="vendor's runtime (default: openvino)")
+    parser.add_argument("--backend", default="openvino", help="openvino, tensorrt or tensorrt-rtx (default: openvino)")
     parser.add_argument(
         "--precision",
         default="fp32",
-        choices=("fp32", "bf16", "int8"),
-        help="fp32 is exact; bf16 is faster where the processor has it, to about 3 digits; int8 is fastest and needs "
-        "--calib (default: fp32)",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        help="fp32 is exact; fp16 (tensorrt) and bf16 (openvino, where the processor has it) are faster, to about 3 "
+        "digits; int8 is fastest and needs --calib (default: fp32)",
     )
     parser.add_argument("--calib", type=Path, metavar="JSON", help="int8: the table that calibrate wrote")
     parser.add_argument(
@@ -41,6 +42,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ENGINE", help="default: beside the graph, with suffix .engine"
     )
+    gpu = parser.add_argument_group("tensorrt and tensorrt-rtx")
+    gpu.add_argument(
+        "--compute-capability",
+        metavar="X.Y",
+        help="the GPU to build for; tensorrt builds for the one in this machine",
+    )
+    gpu.add_argument(
+        "--max-people",
+        type=positive,
+        metavar="N",
+        help="always run the DensePose head for N people, in one CUDA graph, instead of for those found",
+    )
+    gpu.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="remembers the fastest kernels for the next build"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite the output")
 
 
@@ -57,10 +73,12 @@ def run(arguments: Namespace) -> int:
     if arguments.calib is not None:
         keep = tuple(name for name in arguments.keep_float.split(",") if name)
         int8 = Int8Options(arguments.calib, arguments.observer, not arguments.nearest_weights, keep)
+    given = {name: getattr(arguments, name) for name in ("compute_capability", "max_people", "timing_cache")}
+    options = {name: value for name, value in given.items() if value is not None}
     check_outputs([output], arguments.force)
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"compiling {arguments.graph.name} for {arguments.backend}")
-        engine = build_engine(arguments.graph, arguments.backend, arguments.precision, int8)
+        engine = build_engine(arguments.graph, arguments.backend, arguments.precision, int8, options)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_engine_file(output, engine)
