@@ -67,9 +67,21 @@ def emulated_ops() -> ModuleType:
     return native_build.emulated_ops()
 
 
-@pytest.fixture(params=["cpu", "cuda emulated"])
+@pytest.fixture(scope="session")
+def cuda_ops() -> ModuleType:
+    """Ring (c): the ops on a GPU."""
+    module = native_build.load("cuda_ops", native_build.build("cuda_ops"))
+    if module.why_no_gpu():
+        pytest.skip(f"ring (c) needs a GPU: {module.why_no_gpu()}")
+    return module
+
+
+@pytest.fixture(params=os.environ.get("DENSEPOSE_TEST_KERNELS", "cpu,emulated").split(","))
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test of the ops twice: on the CPU's kernels, and on the CUDA kernels' code, emulated on the CPU."""
+    """Runs a test of the ops on the CPU's kernels, again on the CUDA kernels' code emulated there, or on a GPU.
+
+    ``make test-gpu`` sets the variable to "cuda".
+    """
     if request.param != "cpu":
-        monkeypatch.setattr(_core, "ops", request.getfixturevalue("emulated_ops"))
+        monkeypatch.setattr(_core, "ops", request.getfixturevalue(f"{request.param}_ops"))
     return str(request.param)
