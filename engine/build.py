@@ -107,7 +107,7 @@ def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
         raise BackendUnavailable(
             f"building needs onnx ({error}); pip install 'densepose-engine[export]' (running an engine does not)"
         ) from error
-    from .export.graph import GRAPH_VERSION, METADATA
+    from .export.metadata import GRAPH_VERSION, METADATA
 
     if path.is_dir():
         raise BuildError(f"{path} is a folder; give the ONNX file that 'densepose-engine export' wrote")

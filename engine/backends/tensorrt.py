@@ -57,6 +57,7 @@ class Tensorrt:
         compute_capability: str | None = None,
         max_people: int | None = None,
         timing_cache: Path | None = None,
+        deepstream: bool = False,
     ) -> tuple[dict[str, bytes], dict[str, str], list[dict[str, Any]]]:
         """Turn an ONNX graph (serialised; with Q/DQ in it for "int8") into a plan for one kind of GPU.
 
@@ -65,6 +66,8 @@ class Tensorrt:
             compute_capability: such as "8.6": the GPU to build for, where that need not be the one in this machine.
             max_people: the DensePose head always runs for this many, which a CUDA graph needs; None: for those found.
             timing_cache: a file that remembers which kernels were fastest; made if it does not exist.
+            deepstream: the plan is for DeepStream, with the picture as its only input and batched outputs; it needs
+                ``max_people`` and a graph of fixed size, and does not run here.
 
         Returns:
             The payload's members, the versions it was built with, and what every layer runs as.
@@ -80,9 +83,13 @@ class Tensorrt:
         trt = self._package()
         log = _Log(trt)
         plugins = _load_plugins(trt)
-        from .tensorrt_graph import prepare
+        from .tensorrt_graph import fixed_size, prepare
 
-        prepared = prepare(graph, precision, max_people)
+        if deepstream and (max_people is None or not fixed_size(graph)):
+            raise BuildError(
+                "DeepStream takes plans of fixed shapes: export with --input-size, and build with --max-people"
+            )
+        prepared = prepare(graph, precision, max_people, deepstream)
         builder = trt.Builder(log.logger)
         network = builder.create_network(_network_flags(trt))
         parser = trt.OnnxParser(network, log.logger)
@@ -103,7 +110,8 @@ class Tensorrt:
         _write_timing_cache(config, cache, timing_cache)
         rows = {name: value for name, value in load.items() if name != "image"}
         layers = [layer.to_dict() for layer in _layers(prepared, log, load["image"], rows)]
-        return {PLAN: bytes(plan)}, {**self.versions(), "compute capability": target}, layers
+        runtime = {**self.versions(), "compute capability": target}
+        return {PLAN: bytes(plan)}, {**runtime, **({"interface": "deepstream"} if deepstream else {})}, layers
 
     def load(
         self,
@@ -118,6 +126,8 @@ class Tensorrt:
         ordinal = _ordinal(device, self.backend)
         if PLAN not in engine.payload:
             raise EngineFileError(f"this engine says it is for {self.backend}, but its payload is not; build it again")
+        if engine.runtime.get("interface") == "deepstream":
+            raise EngineFileError("this engine was built for DeepStream; 'extract' gives the plan that it loads")
         trt = self._package()
         built, here = engine.runtime.get(self.backend), str(trt.__version__)
         if _release(built) != _release(here):

@@ -6,6 +6,7 @@ The custom nodes keep float32 for boxes and scores; ``MultilevelRoiAlign`` takes
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,16 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _DOMAIN = "densepose"
+_METADATA = "densepose_engine"
 # The inputs of standard operators that are float32 by definition, whatever the data's type.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 
 
-def prepare(graph: bytes, precision: str, max_people: int | None) -> bytes:
+def prepare(graph: bytes, precision: str, max_people: int | None, deepstream: bool = False) -> bytes:
     """The serialised ONNX ``graph`` (with Q/DQ in it for "int8") as TensorRT is to have it.
 
     ``max_people``: None lets the DensePose head run for as many people as there are, a number always for that many.
+    ``deepstream``: the picture is the only input, and every output has a leading batch axis of 1, as DeepStream wants.
     """
     import onnx
     import onnx_ir as ir
@@ -38,7 +41,49 @@ def prepare(graph: bytes, precision: str, max_people: int | None) -> bytes:
                 size.name, size.shape, size.dtype = f"{node.name}/size", ir.Shape([]), ir.DataType.INT32
     if precision != "fp32":
         _to_float16(model)
+    if deepstream:
+        _for_deepstream(model)
     return ir.to_proto(model).SerializeToString()
+
+
+def fixed_size(graph: bytes) -> bool:
+    """Whether the graph takes pictures of one size only."""
+    import onnx
+
+    image = onnx.load_model_from_string(graph).graph.input[0]
+    return all(side.HasField("dim_value") for side in image.type.tensor_type.shape.dim)
+
+
+def _for_deepstream(model: ir.Model) -> None:
+    import onnx_ir as ir
+
+    image, *settings = model.graph.inputs
+    assert image.shape is not None
+    height, width = (int(side) for side in image.shape[2:])  # type: ignore[arg-type]
+    defaults = json.loads(model.metadata_props[_METADATA])["defaults"]
+    people = next(n.attributes["capacity"].as_int() for n in model.graph if n.op_type == "BoxDetections")
+    values = {
+        # Pictures are resized before they come here: boxes are in pixels of the network's input.
+        "sizes": np.array([height, width, height, width], np.int32),
+        "max_proposals": np.array([defaults["max_proposals"]], np.int32),
+        "max_detections": np.array([people], np.int32),
+        "score_threshold": np.array([defaults["score_threshold"]], np.float32),
+        "nms_threshold": np.array([defaults["nms_threshold"]], np.float32),
+    }
+    for value in settings:
+        name = str(value.name)
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(values[name], name=name)
+        model.graph.register_initializer(value)
+    axis = ir.Value(name="batch_axis", const_value=ir.tensor(np.array([0], np.int64), name="batch_axis"))
+    model.graph.register_initializer(axis)
+    for index, value in enumerate(model.graph.outputs):
+        name = str(value.name)
+        value.name = f"{name}/unbatched"
+        node = ir.node("Unsqueeze", [value, axis], name=f"{name}/batch")
+        node.outputs[0].name, node.outputs[0].dtype = name, value.dtype
+        model.graph.append(node)
+        model.graph.outputs[index] = node.outputs[0]
 
 
 def _to_float16(model: ir.Model) -> None:

@@ -12,6 +12,7 @@ from .arguments import positive
 
 NAME = "build"
 HELP = "ONNX graph to an engine"
+_OPTIONS = ("compute_capability", "max_people", "timing_cache", "deepstream")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -57,6 +58,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     gpu.add_argument(
         "--timing-cache", type=Path, metavar="FILE", help="remembers the fastest kernels for the next build"
     )
+    gpu.add_argument(
+        "--deepstream",
+        action="store_true",
+        default=None,
+        help="a plan for DeepStream: the picture is its only input; needs --max-people; 'extract' takes it out",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite the output")
 
 
@@ -73,7 +80,7 @@ def run(arguments: Namespace) -> int:
     if arguments.calib is not None:
         keep = tuple(name for name in arguments.keep_float.split(",") if name)
         int8 = Int8Options(arguments.calib, arguments.observer, not arguments.nearest_weights, keep)
-    given = {name: getattr(arguments, name) for name in ("compute_capability", "max_people", "timing_cache")}
+    given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     check_outputs([output], arguments.force)
     with Stages(enabled=not arguments.quiet) as stages:

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from densepose_engine import Engine
+from densepose_engine.backends import tensorrt
 from densepose_engine.backends.layers import Layer, int8_mac_share
+from densepose_engine.backends.tensorrt_graph import prepare
 from densepose_engine.cli import BAD_RUNTIME, main
 from densepose_engine.engine_file import read_engine_file
+from densepose_engine.errors import EngineFileError
 
 
 def layers_of(engine: Path) -> list[Layer]:
@@ -74,6 +78,7 @@ def test_a_layer_that_was_kept_float_shows(
         (("--compute-capability", "8.7"), "not 8.7"),
         (("--compute-capability", "8.6", "--max-people", "101"), "from 1 to 100"),
         (("--compute-capability", "8.6", "--timing-cache", "t.cache"), "no timing cache"),
+        (("--compute-capability", "8.6", "--deepstream"), "build with --max-people"),
         (("--precision", "bf16"), "not bf16"),
     ],
 )
@@ -104,3 +109,28 @@ def test_running_without_a_gpu_is_a_sentence(
         assert "this needs pycuda and an NVIDIA driver" in capsys.readouterr().err
     else:
         pytest.skip("this machine can run it")
+
+
+def test_deepstream(trt: ModuleType, build_engine: Any, demo_onnx: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan with one input, whose outputs have a batch axis; it is extracted, and not run by us."""
+    engine = build_engine(
+        *(demo_onnx, "--precision", "fp16", "--compute-capability", "8.6", "--max-people", "6", "--deepstream"),
+    )
+    plan = engine.with_suffix(".plan")
+    assert main(["extract", str(engine), "-o", str(plan)]) == 0
+    assert f"--loadEngine={plan} --dynamicPlugins=" in capsys.readouterr().out
+    assert plan.read_bytes() == read_engine_file(engine).payload["model.plan"]
+    with pytest.raises(EngineFileError, match="built for DeepStream"):
+        Engine.load(engine)
+
+
+def test_the_deepstream_graph(demo_onnx: Path, trt: ModuleType) -> None:
+    prepared = prepare(demo_onnx.read_bytes(), "fp16", 6, deepstream=True)
+    log = tensorrt._Log(trt)
+    network = trt.Builder(log.logger).create_network(tensorrt._network_flags(trt))
+    assert trt.OnnxParser(network, log.logger).parse(prepared)
+    assert [network.get_input(i).name for i in range(network.num_inputs)] == ["image"]
+    shapes = {network.get_output(i).name: tuple(network.get_output(i).shape) for i in range(network.num_outputs)}
+    assert shapes["boxes"] == (1, 6, 4)
+    assert shapes["count"] == (1, 1)
+    assert shapes["u"] == (1, 6, 25, 64, 64)
