@@ -1,4 +1,4 @@
-"""Ring (a): the DeepStream parser, compiled against the structures that DeepStream documents, and run on raw outputs."""
+"""Ring (a): the DeepStream parser, compiled against the structures that DeepStream documents, and run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ import contextlib
 import ctypes
 import importlib
 import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,13 +152,13 @@ class Tensorrt:
                 f"this engine was built for GPUs of compute capability {wanted}, device {ordinal} ({gpu.name}) has "
                 f"{gpu.compute_capability}; build it again on or for this GPU"
             )
-        log = _Log(trt)
+        log = _Log(trt, most=0)
         with gpu.current():
             runtime = trt.Runtime(log.logger)
             deserialised = runtime.deserialize_cuda_engine(engine.payload[PLAN])
         if deserialised is None:
             raise EngineFileError(f"{self._name()} cannot load this plan: {self._reasons(log.errors, plugins)}")
-        return TensorrtSession(trt, gpu, runtime, deserialised, num_requests)
+        return TensorrtSession(trt, gpu, runtime, deserialised, num_requests, log.errors)
 
     def _package(self) -> Any:
         try:
@@ -172,9 +173,9 @@ class Tensorrt:
     def _name(self) -> str:
         return f"{self.backend} {self._package().__version__}"
 
-    def _reasons(self, errors: list[str], plugins: ctypes.CDLL) -> str:
+    def _reasons(self, errors: Iterable[str], plugins: ctypes.CDLL) -> str:
         said = plugins.densepose_last_error().decode(errors="replace")
-        return " / ".join(dict.fromkeys([*([said] if said else []), *errors[:3]])) or "it does not say why"
+        return " / ".join(dict.fromkeys([*([said] if said else []), *list(errors)[:3]])) or "it does not say why"
 
     def _choose_gpu(self, trt: Any, config: Any, wanted: str | None) -> str:
         """The compute capability that is built for."""
@@ -203,15 +204,15 @@ class Tensorrt:
 
 
 class _Log:
-    """What TensorRT says during a build."""
+    """What TensorRT says: everything during a build, later only its last errors."""
 
-    def __init__(self, trt: Any) -> None:
-        self.messages: list[str] = []
-        self.errors: list[str] = []
+    def __init__(self, trt: Any, most: int | None = None) -> None:
+        self.messages: deque[str] = deque(maxlen=most)
+        self.errors: deque[str] = deque(maxlen=100)
         severe = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
         keep = self
 
-        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        class Logger(trt.ILogger):
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
@@ -331,7 +332,9 @@ def _release(version: str | None) -> tuple[str, ...]:
 def _ordinal(device: str | None, backend: str) -> int:
     name, _, number = (device or "cuda").lower().partition(":")
     if name not in ("cuda", "gpu") or not (number or "0").isdecimal():
-        raise BackendUnavailable(f"device {device!r}: the {backend} backend runs on GPUs: 'cuda', or 'cuda:1' and so on")
+        raise BackendUnavailable(
+            f"device {device!r}: the {backend} backend runs on GPUs: 'cuda', or 'cuda:1' and so on"
+        )
     return int(number or "0")
 
 

@@ -1,4 +1,4 @@
-"""What TensorRT wants of a graph: every type written out, because strongly typed networks convert nothing by themselves.
+"""What TensorRT wants of a graph: every type written out, because strongly typed networks convert nothing unasked.
 
 Between the custom nodes everything becomes float16, the scales of Q/DQ pairs too, so that what is not INT8 is float16.
 The custom nodes keep float32 for boxes and scores; ``MultilevelRoiAlign`` takes its features as they come.
@@ -81,7 +81,7 @@ def _for_deepstream(model: ir.Model) -> None:
         name = str(value.name)
         value.name = f"{name}/unbatched"
         node = ir.node("Unsqueeze", [value, axis], name=f"{name}/batch")
-        node.outputs[0].name, node.outputs[0].dtype = name, value.dtype
+        node.outputs[0].name, node.outputs[0].type = name, value.type
         model.graph.append(node)
         model.graph.outputs[index] = node.outputs[0]
 

@@ -18,8 +18,10 @@ from .layers import Layer
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LINE = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], (?:Constants|Outputs): \[")
-# "Datatype: Int8, ..." or, in other releases, "Format/Datatype: Thirty-two wide channel vectorized row major Int8 format".
+_LINE = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], (?:Constants|Outputs): \["
+)
+# "Datatype: Int8, ..." or, in other releases, "Format/Datatype: Thirty-two wide channel vectorized ... Int8 format".
 _DATATYPE = re.compile(r"Datatype: ([^,}]*)")
 _ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _PRECISIONS = {
@@ -80,8 +82,8 @@ def read_layers(
     by_node: dict[str, Kernel] = {}
     for kernel in kernels:
         if kernel.kind not in _AUXILIARY:
-            for node in kernel.nodes:
-                by_node.setdefault(node, kernel)
+            for name in kernel.nodes:
+                by_node.setdefault(name, kernel)
     shapes = _shapes(model, image_size)
     layers = []
     for node in model.graph:
@@ -111,9 +113,7 @@ def _shapes(model: ir.Model, image_size: tuple[int, int]) -> dict[str, list[int 
     proto.graph.value_info.extend(declared)
     inferred = onnx.shape_inference.infer_shapes(proto).graph
     return {
-        value.name: [
-            d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim
-        ]
+        value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
     } | {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 import queue
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,7 @@ class _Buffer:
 def _output_allocator(trt: Any, buffer: _Buffer) -> Any:
     """Hands out memory that is there already, at its largest, and learns how much of it was used."""
 
-    class Allocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]
+    class Allocator(trt.IOutputAllocator):
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
 
@@ -130,8 +131,9 @@ def _output_allocator(trt: Any, buffer: _Buffer) -> Any:
 class TensorrtRequest:
     """See ``backends.Request``."""
 
-    def __init__(self, trt: Any, gpu: Gpu, engine: Any) -> None:
+    def __init__(self, trt: Any, gpu: Gpu, engine: Any, errors: deque[str]) -> None:
         self._gpu = gpu
+        self._errors = errors
         cuda = gpu.cuda
         self._stream = cuda.Stream()
         # A thread that waits for it sleeps, where a plain wait would take a whole core.
@@ -199,8 +201,7 @@ class TensorrtRequest:
             self._wait()
             return
         if self._fixed:
-            self._upload_and_enqueue()
-            self._download()
+            self._way_of_a_picture()
             self._wait()
             self._capture()  # TensorRT wants to have run once before
             return
@@ -215,16 +216,21 @@ class TensorrtRequest:
             return
         try:
             driver = ctypes.CDLL("libcuda.so.1")
-            self._graph = CudaGraph(driver, self._stream.handle, lambda: (self._upload_and_enqueue(), self._download()))  # type: ignore[func-returns-value]
+            self._graph = CudaGraph(driver, self._stream.handle, self._way_of_a_picture)
         except (OSError, AttributeError, InferenceError):
             self._graph_refused = True  # a driver or a plan that cannot: the plain way is slower, not wrong
+
+    def _way_of_a_picture(self) -> None:
+        self._upload_and_enqueue()
+        self._download()
 
     def _upload_and_enqueue(self) -> None:
         cuda = self._gpu.cuda
         for buffer in self._inputs.values():
             cuda.memcpy_htod_async(buffer.device, buffer.view, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
-            raise InferenceError("TensorRT failed on this picture; its log on stderr says why")
+            said = self._errors[-1] if self._errors else "it does not say why"
+            raise InferenceError(f"TensorRT failed on this picture: {said}")
 
     def _download(self) -> None:
         for buffer in self._outputs.values():
@@ -241,13 +247,16 @@ class TensorrtSession:
 
     image_layout = "NCHW"
 
-    def __init__(self, trt: Any, gpu: Gpu, runtime: Any, engine: Any, num_requests: int) -> None:
+    def __init__(
+        self, trt: Any, gpu: Gpu, runtime: Any, engine: Any, num_requests: int, errors: deque[str] | None = None
+    ) -> None:
+        """``errors``: where TensorRT's logger puts what goes wrong, the last at the end."""
         self._gpu = gpu
         self._runtime, self._engine = runtime, engine
         self._free: queue.LifoQueue[TensorrtRequest] = queue.LifoQueue()
         with gpu.current():
             for _ in range(num_requests):
-                self._free.put(TensorrtRequest(trt, gpu, engine))
+                self._free.put(TensorrtRequest(trt, gpu, engine, errors if errors is not None else deque()))
 
     @contextlib.contextmanager
     def request(self) -> Iterator[TensorrtRequest]:

@@ -30,10 +30,19 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
         "capacity": 77,
         "layout": "NHWC",
     },
-    "MultilevelRoiAlign": {"strides": [4, 8, 16], "pooled_size": 14, "sampling_ratio": 2, "aligned": 0, "layout": "NHWC"},
+    "MultilevelRoiAlign": {
+        "strides": [4, 8, 16],
+        "pooled_size": 14,
+        "sampling_ratio": 2,
+        "aligned": 0,
+        "layout": "NHWC",
+    },
     "BoxDetections": {"bbox_weights": [10.0, 10.0, 5.0, 0.3], "capacity": 9, "dynamic": 1},
     "ChartResult": {"layout": "NHWC"},
 }
+
+
+DEEPSTREAM = "deploy/jetson/deepstream_plugins.cpp"
 
 
 def header_folders() -> list[str]:
@@ -166,10 +175,9 @@ def test_headers(folder: str) -> None:
     if not folder:
         pytest.skip("ring (b): TENSORRT_HEADERS names no folders with include/NvInfer.h")
     includes = [f"-I{native_build.ROOT / 'csrc'}", "-isystem", f"{folder}/include"]
-    nvcc = subprocess.run(["sh", "-c", "readlink -f $(command -v nvcc)"], capture_output=True, text=True, check=True)
-    roots = [Path(nvcc.stdout.strip()).parents[1], Path("/usr/local/cuda")]
-    cuda = [arg for root in roots if (root / "include/cuda_runtime_api.h").is_file() for arg in ("-isystem", f"{root}/include")]
-    source = native_build.ROOT / "plugins" / "tensorrt" / "plugin.cpp"
-    command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *includes, *cuda, str(source)]
+    for header in sorted(Path("/usr/local").glob("cuda*/include/cuda_runtime_api.h")):
+        includes += ["-isystem", str(header.parent)]
+    sources = [native_build.ROOT / name for name in ("plugins/tensorrt/plugin.cpp", DEEPSTREAM)]
+    command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *includes, *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
