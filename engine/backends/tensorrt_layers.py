@@ -60,7 +60,7 @@ def read_kernels(log: Iterable[str]) -> list[Kernel]:
             datatype = _DATATYPE.search(match["inputs"])
             words = datatype[1].lower().split() if datatype else []
             precision = next((_PRECISIONS[word] for word in words if word in _PRECISIONS), "unknown")
-            nodes = (*_MYELIN_SUFFIX.sub("", match["name"]).split("+"), *_ONNX_NODE.findall(line))
+            nodes = (*map(str.strip, _MYELIN_SUFFIX.sub("", match["name"]).split("+")), *_ONNX_NODE.findall(line))
             kernels.append(Kernel(match["name"], match["kind"], precision, nodes))
     return kernels
 
