@@ -18,7 +18,9 @@ if(NOT CMAKE_CUDA_COMPILER)
 endif()
 if(NOT TENSORRT_INCLUDE_DIR)
   list(APPEND DENSEPOSE_SUMMARY "TensorRT plugin: left out (no NvInfer.h: set TENSORRT_ROOT to a folder with include/NvInfer.h)")
-  return()
+  if(NOT DENSEPOSE_CUDA_TESTS)  # kernels by themselves serve nobody else
+    return()
+  endif()
 endif()
 if(NOT DENSEPOSE_CUDA_ARCHITECTURES)
   # JetPack 6 has CUDA 12.6, which knows Orin and Hopper; Blackwell came with 12.8.
@@ -44,4 +46,6 @@ target_include_directories(densepose_cuda PUBLIC csrc)
 # Contraction would let a comparison with a threshold fall differently than on the CPU.
 target_compile_options(densepose_cuda PRIVATE --fmad=false -Xcompiler=-Wall,-Wextra
                        $<$<BOOL:${DENSEPOSE_WERROR}>:--Werror=all-warnings -Xcompiler=-Werror>)
-add_subdirectory(plugins/tensorrt)
+if(TENSORRT_INCLUDE_DIR)
+  add_subdirectory(plugins/tensorrt)
+endif()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -70,7 +71,10 @@ def emulated_ops() -> ModuleType:
 @pytest.fixture(scope="session")
 def cuda_ops() -> ModuleType:
     """Ring (c): the ops on a GPU."""
-    module = native_build.load("cuda_ops", native_build.build("cuda_ops"))
+    if shutil.which("nvcc") is None:
+        pytest.skip("ring (c) needs nvcc on PATH")
+    folder = native_build.build("cuda_ops", folder=native_build.BUILD / "cuda", options=("-DDENSEPOSE_CUDA_TESTS=ON",))
+    module = native_build.load("cuda_ops", folder)
     if module.why_no_gpu():
         pytest.skip(f"ring (c) needs a GPU: {module.why_no_gpu()}")
     return module

@@ -127,8 +127,8 @@ def test_sizes(demo_onnx: Path, dynamic_onnx: Path) -> None:
 LOG = """\
 Layers:
 Name: a/conv_myl2_1, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [1,4,8,8], Datatype: Int8, Format: \
-(NHWC) Channel major format }], Constants: [ { Name: w, Dimensions: [8,4,3,3], Datatype: Half }], Outputs: [ { Name: y, \
-Dimensions: [1,8,8,8], Datatype: Float }], TacticName: t, StreamId: 0, \
+(NHWC) Channel major format }], Constants: [ { Name: w, Dimensions: [8,4,3,3], Datatype: Half }], Outputs: [ { Name: \
+y, Dimensions: [1,8,8,8], Datatype: Float }], TacticName: t, StreamId: 0, \
 Metadata: [ONNX Layer: a/conv][ONNX Layer: a/relu]
 Name: __myl_MulCast_myl2_2, LayerType: kgen, Inputs: [ { Name: y, Dimensions: [1], Datatype: Float }], Outputs: [], \
 Metadata: [ONNX Layer: b/conv]
