@@ -90,6 +90,7 @@ def test_types(demo_onnx: Path, quantised: bytes, precision: str) -> None:
     """float16 everywhere but at the custom nodes' boxes and scores and at the graph's own inputs and outputs."""
     graph = quantised if precision == "int8" else demo_onnx.read_bytes()
     model = ir.from_proto(onnx.load_model_from_string(prepare(graph, precision, None)))
+    onnx.checker.check_model(ir.to_proto(model))
     custom = 0
     for node in model.graph:
         for index, value in enumerate(node.inputs):

@@ -41,6 +41,8 @@ def prepare(graph: bytes, precision: str, max_people: int | None, deepstream: bo
                 size.name, size.shape, size.dtype = f"{node.name}/size", ir.Shape([]), ir.DataType.INT32
     if precision != "fp32":
         _to_float16(model)
+        # The first in which Q/DQ pairs may be float16; nothing else in these graphs means anything else there.
+        model.opset_imports[""] = max(model.opset_imports[""], 19)
     if deepstream:
         _for_deepstream(model)
     return ir.to_proto(model).SerializeToString()
