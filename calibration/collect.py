@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -27,7 +28,7 @@ METHOD = "post-training, 2048-bin histograms"
 DEFAULT_COUNT = 128
 # A person gives each map of the DensePose head 65,000 values, but the tails of few people are these people's own.
 DEFAULT_MIN_PEOPLE = 8
-_SAVE_EVERY = 8  # pictures
+_SAVE_EVERY, _SAVE_AFTER = 8, 5.0  # pictures, seconds: whichever comes first
 
 
 def _ignore(*_: object) -> None:
@@ -80,15 +81,16 @@ def collect(
     if resume_path is not None:
         _resume(run, resume_path, fingerprint, len(chosen), notify)
     progress(run.done, len(chosen))
-    unsaved = 0
+    unsaved, saved_at = 0, time.monotonic()
     for index in range(run.done, len(chosen)):
         if (reason := run.add(chosen[index].path, hashes[index])) is not None:
             notify(f"left out: {reason}")
         unsaved += 1
         last = index + 1 == len(chosen)
-        if resume_path is not None and (unsaved == _SAVE_EVERY or last):
+        due = unsaved == _SAVE_EVERY or time.monotonic() - saved_at >= _SAVE_AFTER
+        if resume_path is not None and (due or last):
             run.save(resume_path, fingerprint)
-            unsaved = 0
+            unsaved, saved_at = 0, time.monotonic()
         progress(index + 1, len(chosen))
     _check_enough(run, len(chosen), len(pictures), min_people)
 
@@ -118,10 +120,10 @@ def _check_enough(run: _Run, chosen: int, available: int, min_people: int) -> No
         raise CalibrationError(f"none of the {chosen} pictures can be read, the last because: {run.last_reason}")
     if run.people < min_people:
         more = f"raise --count (there are {available} pictures)" if available > chosen else "add pictures with people"
+        more += ", or lower --min-people" if run.people else ""  # nobody is too few in any case
         raise CalibrationError(
             f"too few people to calibrate the DensePose head on: the float graph found {run.people} in {readable} "
-            f"pictures at its score threshold of {run.graph.score_threshold:g}, and {min_people} are needed; {more}, "
-            "or lower --min-people"
+            f"pictures at its score threshold of {run.graph.score_threshold:g}, and {min_people} are needed; {more}"
         )
     empty = [histogram.name for histogram in run.histograms if not histogram.count]
     if empty:

@@ -52,3 +52,25 @@ def activations(model: ir.Model) -> list[str]:
             if value is not None and not value.is_initializer():
                 found[str(source(value).name)] = None
     return list(found)
+
+
+def boxes(model: ir.Model) -> list[str]:
+    """Names of the boxes and counts that RoIAligns read."""
+    found: dict[str, None] = {}
+    for node in model.graph:
+        if node.op_type == "MultilevelRoiAlign":
+            found.update(dict.fromkeys(str(value.name) for value in node.inputs[-2:] if value is not None))
+    return list(found)
+
+
+def results(model: ir.Model) -> list[str]:
+    """Names of what plain ONNX operators give to the custom nodes that find boxes, and to the user: logits, maps."""
+    values = [
+        value for node in model.graph if node.op_type in ("GenerateProposals", "BoxDetections") for value in node.inputs
+    ]
+    found: dict[str, None] = {}
+    for value in [*values, *model.graph.outputs]:
+        producer = value.producer() if value is not None else None
+        if value is not None and producer is not None and producer.domain == "":
+            found[str(value.name)] = None
+    return list(found)

@@ -10,11 +10,14 @@ and fuses the pairs into its integer kernels. The rules, in the order in which `
 4. All inputs of a Concat are quantised with one scale: the concatenation then copies bytes.
 5. All levels that a RoIAlign reads share one scale, and it works on bytes: Q before it, DQ after it.
 
-Sharing never goes further than one such join. What a layer writes for a custom node or for the user stays float.
+Sharing never goes further than one such join: a tensor that two of them claim stays with the first (RoIAlign, then the
+later Concat), and the other join requantises, with a pair of its own on its output. What a layer writes for a custom
+node or for the user stays float.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -58,10 +61,11 @@ class Scale:
 
 @dataclass
 class Placement:
-    """What was decided: scales by tensor, groups that share one, and the layers that stayed float."""
+    """What was decided: scales by tensor, groups that share one, the layers that are to run in INT8, those that not."""
 
     scales: dict[str, Scale] = field(default_factory=dict)
     groups: list[tuple[str, ...]] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
     kept_float: list[str] = field(default_factory=list)
 
 
@@ -77,19 +81,37 @@ def _made_by_layer(value: ir.Value, quantised: Collection[int]) -> bool:
 
 def _placement(
     model: ir.Model, quantised_layers: list[ir.Node]
-) -> tuple[dict[ir.Value, None], list[tuple[ir.Value, ...]]]:
-    """The tensors to put a pair on, and the groups among them that share a scale (see the module's rules)."""
+) -> tuple[dict[ir.Value, None], list[tuple[ir.Value, ...]], list[ir.Node]]:
+    """Tensors to put a pair on, the groups among them that share a scale, who pools bytes (see the module's rules)."""
     quantised = {id(node) for node in quantised_layers}
     tensors = {source(node.inputs[0]): None for node in quantised_layers if node.inputs[0] is not None}
-    groups: list[tuple[ir.Value, ...]] = []
-    # From the end, so that a join that feeds a join knows whether the latter is read by a layer.
     wanted = dict(tensors)
+    groups: list[tuple[ir.Value, ...]] = []
+    pooled = []
+    # RoIAlign comes first, the one with most levels before the others, because it cannot read two scales at all.
+    for node in sorted((node for node in model.graph if _is_roi_align(node)), key=lambda node: -len(_levels(node))):
+        levels = _levels(node)
+        claimed = {value for group in groups for value in group}
+        together = any(set(levels) <= set(group) for group in groups)
+        same_scale = together or len(levels) == 1 or claimed.isdisjoint(levels)
+        if node.outputs[0] not in wanted or not same_scale or not set(levels) <= set(node.inputs):
+            continue
+        pooled.append(node)
+        tensors.update(dict.fromkeys(levels))
+        tensors.pop(node.outputs[0])
+        if not together and len(levels) > 1:
+            groups.append(levels)
+    # From the end, so that a join that feeds a join knows whether the latter is read by a layer.
     for node in reversed(model.graph):
         if node.domain == "" and node.op_type == "Concat" and node.outputs[0] in wanted:
             sources = tuple(dict.fromkeys(source(value) for value in node.inputs if value is not None))
-            groups.append(sources)
+            claimed = {value for group in groups for value in group}
+            free = tuple(value for value in sources if value not in claimed)
             tensors.update(dict.fromkeys(sources))
-            tensors.pop(node.outputs[0], None)  # it has its inputs' scale
+            if len(free) > 1:
+                groups.append(free)
+            if len(free) == len(sources) and node.outputs[0] not in claimed:
+                tensors.pop(node.outputs[0], None)  # it has its inputs' scale
         elif node.domain == "" and node.op_type == "Add" and node.outputs[0] in wanted:
             operands = [value for value in node.inputs if value is not None]
             fused = next((v for v in operands if _made_by_layer(v, quantised)), None)
@@ -101,12 +123,7 @@ def _placement(
                     wanted[origin] = None  # the two sums become one kernel
                 elif operand is not fused:
                     tensors[origin] = None
-        elif node.domain == _DOMAIN and node.op_type == "MultilevelRoiAlign" and node.outputs[0] in wanted:
-            levels = _levels(node)
-            groups.append(levels)
-            tensors.update(dict.fromkeys(levels))
-            tensors.pop(node.outputs[0])
-    return tensors, groups
+    return tensors, groups, pooled
 
 
 def quantize(
@@ -130,23 +147,24 @@ def quantize(
         CalibrationError: ``ranges`` lacks a tensor, or ``keep_float`` names no layer.
     """
     all_layers = layers(model)
-    unknown = sorted(set(keep_float) - {str(node.name) for node in all_layers})
-    if unknown:
-        raise CalibrationError(f"no layer of this graph is called {', '.join(unknown)}; 'inspect' lists their names")
+    _check_names(keep_float, [str(node.name) for node in all_layers])
     chosen = [node for node in all_layers if node.name not in keep_float]
-    tensors, groups = _placement(model, chosen)
-    placement = Placement(kept_float=sorted(keep_float), groups=[tuple(str(v.name) for v in g) for g in groups])
+    tensors, groups, pooled = _placement(model, chosen)
+    placement = Placement(
+        layers=[str(n.name) for n in chosen],
+        kept_float=sorted(keep_float),
+        groups=[tuple(str(v.name) for v in g) for g in groups],
+    )
 
     by_value: dict[ir.Value, tuple[float, float]] = {}
     for value in tensors:
         if value.name not in ranges:
             raise CalibrationError(f"the calibration table has no range for {value.name}; calibrate this graph again")
         by_value[value] = ranges[str(value.name)]
-    for group in groups:
+    for group in groups:  # no two of them have a tensor in common
         union = (min(by_value[v][0] for v in group), max(by_value[v][1] for v in group))
         by_value.update(dict.fromkeys(group, union))
 
-    pooled = [node for node in model.graph if node.op_type == "MultilevelRoiAlign" and _levels(node) in groups]
     quantize_weights(model, chosen, inputs or {})
     for value, (low, high) in by_value.items():
         scale = activation_scale(low, high, target)
@@ -158,6 +176,17 @@ def quantize(
         for node in chosen:
             _repeat_pair(model, node)
     return placement
+
+
+def _check_names(keep_float: Collection[str], names: list[str]) -> None:
+    for name in sorted(set(keep_float) - set(names)):
+        close = difflib.get_close_matches(name, names, n=3) or [one for one in names if name in one][:3]
+        hint = f"did you mean {' or '.join(close)}?" if close else "'inspect' lists the layers of an engine"
+        raise CalibrationError(f"no layer of this graph is called {name}; {hint}")
+
+
+def _is_roi_align(node: ir.Node) -> bool:
+    return node.domain == _DOMAIN and node.op_type == "MultilevelRoiAlign"
 
 
 def _levels(node: ir.Node) -> tuple[ir.Value, ...]:
@@ -226,7 +255,11 @@ def _repeat_pair(model: ir.Model, node: ir.Node) -> None:
     producer = value.producer()
     if producer is None or producer.op_type == "DequantizeLinear":
         return
-    pair = source(value).producer()
+    origin = source(value).producer()
+    if origin is not None and origin.op_type == "Concat" and origin.inputs[0] is not None:
+        # Its inputs share one scale, or it has a pair of its own: then this is none of its outputs.
+        origin = origin.inputs[0].producer()
+    pair = origin
     if pair is None or pair.op_type != "DequantizeLinear":
         return
     q_scale, zero = pair.inputs[1], pair.inputs[2]

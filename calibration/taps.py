@@ -31,7 +31,8 @@ class Layer:
 class TappedGraph:
     """A graph that ``export`` wrote, compiled in float32, whose inner tensors can be read after each picture.
 
-    ``tensors``: names of what to make histograms of; ``layers``: what to take mean inputs of. All watched tensors of
+    ``tensors``: names of what to make histograms of; ``layers``: what to take mean inputs of; ``boxes``: what RoIAligns
+    read beside maps; ``results``: what layers give to other nodes than layers, and to the user. All watched tensors of
     one picture are in memory together: some 150 MB at 320x448, in proportion to the number of pixels.
     """
 
@@ -75,6 +76,7 @@ class TappedGraph:
             if node.inputs[0] is not None
         ]
         self.tensors = points.activations(model)
+        self.boxes, self.results = points.boxes(model), points.results(model)
         self._count, self._proposal_count = "count", self._add_taps(model)
         self._compile(ir.to_proto(model).SerializeToString(), name, num_threads)
 
@@ -104,7 +106,8 @@ class TappedGraph:
         values = {value.name: value for node in graph for value in node.outputs}
         proposal_count = next(node.outputs[2].name for node in graph if node.op_type == "GenerateProposals")
         outputs = {value.name for value in graph.outputs}
-        for name in dict.fromkeys([*self.tensors, *(layer.source for layer in self.layers), proposal_count]):
+        sources = [layer.source for layer in self.layers]
+        for name in dict.fromkeys([*self.tensors, *sources, proposal_count, *self.boxes, *self.results]):
             if name not in inputs | outputs:
                 graph.outputs.append(values[name])
         return str(proposal_count)

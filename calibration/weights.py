@@ -13,10 +13,13 @@ from .rounding import round_weights
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What calibration knows of a layer's input: mean of each channel, and the variance around these means."""
+    """What calibration knows of a layer's input: mean of each channel, and the variance around these means.
+
+    Without a variance, weights are rounded to the nearest, and only biases are corrected.
+    """
 
     mean: np.ndarray
-    variance: float
+    variance: float | None
 
 
 def quantize_weights(model: ir.Model, nodes: list[ir.Node], inputs: Mapping[str, LayerInput]) -> None:
@@ -67,7 +70,7 @@ def _to_integers(node: ir.Node, matrix: np.ndarray, known: LayerInput | None) ->
     bound = np.abs(matrix).max(axis=(1, 2))
     scale = np.where(bound > 0, bound / 127, 1.0).astype(np.float32).astype(np.float64)
     steps = np.clip(matrix / scale[:, None, None], -127, 127)
-    if known is None:
+    if known is None or known.variance is None:
         return np.rint(steps), scale
     return round_weights(steps, _input_means(node, known.mean, len(matrix)), known.variance), scale
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "boxes.h"
 #include "op.h"
@@ -42,43 +43,47 @@ DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_
   return {low, low + (low < map_size - 1 ? 1 : 0), 1.0f - high_weight, high_weight};
 }
 
-// One channel of a map at one output pixel; horizontally first, as torch sums.
-DENSEPOSE_HD float sample_map(const float* map, std::int64_t row_stride, std::int64_t pixel_stride, const MapTap& y,
-                              const MapTap& x) {
-  const float* low = map + y.low * row_stride;
-  const float* high = map + y.high * row_stride;
-  const float top = low[x.low * pixel_stride] * x.low_weight + low[x.high * pixel_stride] * x.high_weight;
-  const float bottom = high[x.low * pixel_stride] * x.low_weight + high[x.high * pixel_stride] * x.high_weight;
-  return top * y.low_weight + bottom * y.high_weight;
-}
-
 // Inputs: coarse_segm, fine_segm, u, v, boxes_original, and any number of
 // confidence maps
 //   coarse_segm     float32 [N, Kc, S, S] logits (NHWC: [N, S, S, Kc], and so
-//   on) fine_segm       float32 [N, C, S, S] logits of background and C-1
-//   parts; u and v have the same shape boxes_original  float32 [N, 4] xyxy in
-//   pixels of the original picture confidence_e    float32 [N, C or 1, S, S]:
-//   per part (the label's channel is taken; 0 on background) or one for all
+//                   on)
+//   fine_segm       float32 [N, C, S, S] logits of background and C-1 parts; u
+//                   and v have the same shape
+//   boxes_original  float32 [N, 4] xyxy in pixels of the original picture
+//   confidence_e    float32 [N, C or 1, S, S]: per part (the label's channel is
+//                   taken; 0 on background) or one for all
+// or, where `channels` lists the channels of coarse_segm, fine_segm, u, v and
+// the confidences, all of them in one tensor, as the predictor's convolution
+// makes them: maps, boxes_original
+//   maps            float32 [N, sum(channels) * block^2, S/block, S/block];
+//                   pixel (y, x) of channel c is in channel c * block^2 +
+//                   y % block * block + x % block of cell (y/block, x/block),
+//                   which is what torch's pixel_shuffle undoes. Nobody has to
+//                   undo it, nor cut the tensor.
 // Person k's patch has h = max(int(y1 - y0), 1) rows and w = max(int(x1 - x0),
 // 1) columns, subtracted in float32. Logits are resampled to it first
 // (bilinear, half-pixel centres) and argmax follows: label = argmax(fine) *
 // (argmax(coarse) > 0); uv comes from the label's own channel, 0 on background.
 // Outputs, flat, person after person: labels uint8 [T], uv float32 [2T] (u then
-// v of each person), offsets int64 [N + 1]
-//   into labels (uv starts at twice that), confidences float32 [E*T] (E maps of
-//   each person after another), with T = offsets[N]. Output sizes depend on the
-//   boxes' values. Peak memory: the outputs, 9 + 4E bytes a pixel, and scratch
-//   of the order of one row of samples per thread.
+// v of each person), offsets int64 [N + 1] into labels (uv starts at twice
+// that), confidences float32 [E*T] (E maps of each person after another), with
+// T = offsets[N]. Output sizes depend on the boxes' values. Peak memory: the
+// outputs, 9 + 4E bytes a pixel, and scratch of the order of one row of samples
+// per thread.
 struct ChartResult {
   static constexpr const char* kName = "ChartResult";
   static constexpr std::size_t kOutputs = 4;
   static constexpr Trim kTrim = {};
 
   std::string layout = "NCHW";
+  std::vector<std::int64_t> channels;
+  std::int64_t block = 1;
 
   template <class Visitor>
   void visit(Visitor&& v) {
     v("layout", layout);
+    v("channels", channels);
+    v("block", block);
   }
 
   void validate() const;

@@ -13,31 +13,61 @@ namespace densepose {
 namespace {
 
 constexpr const char* kName = ChartResult::kName;
-constexpr std::size_t kCoarse = 0, kFine = 1, kU = 2, kV = 3, kBoxes = 4, kFirstConfidence = 5;
+// Maps by number, whether they are tensors or channels of one.
+constexpr std::size_t kCoarse = 0, kFine = 1, kU = 2, kV = 3, kFirstConfidence = 4;
 
-// One person's share of an input, and how to find a value in it, whatever the
-// layout.
+// One person's share of a map, and how to find a value in it, whatever the
+// layout: in cells of block x block pixels.
 struct Map {
   const float* data;
-  std::int64_t channels;
-  std::int64_t channel_stride, row_stride, pixel_stride;
+  std::int64_t channels, channel_stride;
+  std::int64_t block;
+  std::int64_t row_stride, column_stride;              // of cells
+  std::int64_t block_row_stride, block_column_stride;  // within one
 
+  const float* row(std::int64_t y) const { return data + y / block * row_stride + y % block * block_row_stride; }
+  std::int64_t column(std::int64_t x) const { return x / block * column_stride + x % block * block_column_stride; }
   RowPair rows(const MapTap& y) const {
-    return {data + y.low * row_stride,
-            data + y.high * row_stride,
-            y.low_weight,
-            y.high_weight,
-            channels,
-            channel_stride,
-            pixel_stride};
+    return {row(y.low), row(y.high), y.low_weight, y.high_weight, channels, channel_stride};
   }
 };
 
-Map read_map(const Tensor& maps, bool nhwc, std::int64_t person) {
-  const std::int64_t channels = maps.shape[nhwc ? 3 : 1], size = maps.shape[2];
-  const float* data = maps.as<const float>() + person * channels * size * size;
-  return nhwc ? Map{data, channels, 1, size * channels, channels} : Map{data, channels, size * size, size, 1};
-}
+// All maps of a call, in one tensor or in many.
+class Maps {
+ public:
+  Maps(const ChartResult& op, Span<const Tensor> inputs)
+      : op_(op), inputs_(inputs), nhwc_(op.layout == "NHWC"), packed_(!op.channels.empty()) {}
+
+  const Tensor& boxes() const { return inputs_[packed_ ? 1 : 4]; }
+  std::size_t count() const { return packed_ ? op_.channels.size() : inputs_.size() - 1; }
+  std::int64_t confidences() const { return static_cast<std::int64_t>(count() - kFirstConfidence); }
+  std::int64_t size() const { return inputs_[0].shape[2] * op_.block; }  // rows and columns are as many
+
+  std::int64_t channels(std::size_t map) const {
+    return packed_ ? op_.channels[map] : tensor(map).shape[nhwc_ ? 3 : 1];
+  }
+
+  Map map(std::size_t map, std::int64_t person) const {
+    const Tensor& source = tensor(map);
+    const std::int64_t all = source.shape[nhwc_ ? 3 : 1], cells = source.shape[2];
+    const std::int64_t plane = nhwc_ ? 1 : cells * cells, cell = nhwc_ ? all : 1;
+    std::int64_t before = 0;
+    for (std::size_t i = 0; packed_ && i < map; ++i) before += op_.channels[i];
+    const std::int64_t block = op_.block;
+    const float* data = source.as<const float>() + person * all * cells * cells + before * block * block * plane;
+    return {data, channels(map), block * block * plane, block, cells * cell, cell, block * plane, plane};
+  }
+
+ private:
+  const Tensor& tensor(std::size_t map) const { return inputs_[packed_ ? 0 : map + (map >= kFirstConfidence)]; }
+
+  const ChartResult& op_;
+  const Span<const Tensor> inputs_;
+  const bool nhwc_, packed_;
+};
+
+// Finding contenders costs as much as looking at all channels in two rows.
+constexpr std::int64_t kContendedRows = 3;
 
 std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -49,11 +79,13 @@ struct Band {
 // A band's working memory. Rows are `stride` floats apart; the two resampled
 // rows hold all coarse and fine channels.
 struct Workspace {
-  float* map_row;       // one row of a channel, its last pixel repeated
-  float* resampled[2];  // [coarse + fine channels, stride]
-  std::int32_t *low, *high;
+  float* map_row;                  // one row of a channel, its last pixel repeated
+  float* resampled[2];             // [coarse + fine channels, stride]
+  std::int32_t *low, *high;        // the map's pixels that an output pixel lies between
+  std::int32_t *low_at, *high_at;  // where in a row of u, v or a confidence these are
   float *low_weight, *high_weight;
   std::uint8_t *labels, *ones;
+  std::uint32_t *coarse_contenders, *fine_contenders;
 };
 
 Workspace take_workspace(std::int64_t channels, std::int64_t map_size, std::int64_t width, Scratch& scratch) {
@@ -62,9 +94,11 @@ Workspace take_workspace(std::int64_t channels, std::int64_t map_size, std::int6
   Workspace w;
   w.map_row = scratch.take<float>(static_cast<std::size_t>(map_size + kMapPadding));
   for (float*& row : w.resampled) row = scratch.take<float>(rows);
-  for (std::int32_t** taps : {&w.low, &w.high}) *taps = scratch.take<std::int32_t>(pixels);
+  for (std::int32_t** taps : {&w.low, &w.high, &w.low_at, &w.high_at}) *taps = scratch.take<std::int32_t>(pixels);
   for (float** weights : {&w.low_weight, &w.high_weight}) *weights = scratch.take<float>(pixels);
   for (std::uint8_t** labels : {&w.labels, &w.ones}) *labels = scratch.take<std::uint8_t>(pixels);
+  for (std::uint32_t** blocks : {&w.coarse_contenders, &w.fine_contenders})
+    *blocks = scratch.take<std::uint32_t>(pixels / kContenderBlock);
   return w;
 }
 
@@ -78,16 +112,17 @@ struct Patch {
 
 class PatchPainter {
  public:
-  PatchPainter(Span<const Tensor> inputs, bool nhwc, std::int64_t person, const Patch& patch, const Workspace& work)
-      : inputs_(inputs),
-        nhwc_(nhwc),
+  PatchPainter(const Maps& maps, std::int64_t person, const Patch& patch, const Workspace& work)
+      : maps_(maps),
         person_(person),
         patch_(patch),
         work_(work),
-        coarse_(read_map(inputs[kCoarse], nhwc, person)),
-        fine_(read_map(inputs[kFine], nhwc, person)),
-        map_size_(static_cast<std::int32_t>(inputs[kFine].shape[2])),
-        stride_(round_up(patch.width, kPixelPadding)) {
+        coarse_(maps.map(kCoarse, person)),
+        fine_(maps.map(kFine, person)),
+        map_size_(static_cast<std::int32_t>(maps.size())),
+        stride_(round_up(patch.width, kPixelPadding)),
+        contend_(patch.height >= kContendedRows * map_size_ && coarse_.channels <= kMaxContenders &&
+                 fine_.channels <= kMaxContenders) {
     for (std::int64_t x = 0; x < stride_; ++x) {
       const MapTap tap = map_tap(std::min(x, patch_.width - 1), patch_.width, map_size_);
       work_.low[x] = tap.low;
@@ -104,32 +139,49 @@ class PatchPainter {
       paint_labels(tap, patch_.labels + y * patch_.width);
       paint_channel(kU, tap, patch_.uv + y * patch_.width);
       paint_channel(kV, tap, patch_.uv + (patch_.height + y) * patch_.width);
-      for (std::size_t i = kFirstConfidence; i < inputs_.size(); ++i) {
-        const auto map = static_cast<std::int64_t>(i - kFirstConfidence);
-        paint_channel(i, tap, patch_.confidences + (map * patch_.height + y) * patch_.width);
-      }
+      for (std::int64_t i = 0; i < maps_.confidences(); ++i)
+        paint_channel(kFirstConfidence + static_cast<std::size_t>(i), tap,
+                      patch_.confidences + (i * patch_.height + y) * patch_.width);
     }
   }
 
  private:
   void paint_labels(const MapTap& y, std::uint8_t* out) {
-    RowPair rows{resampled(y.low), resampled(y.high), y.low_weight, y.high_weight, coarse_.channels, stride_, 1};
+    RowPair rows{resampled(y.low), resampled(y.high), y.low_weight, y.high_weight, coarse_.channels, stride_};
     RowPair fine = rows;
     fine.low += coarse_.channels * stride_;
     fine.high += coarse_.channels * stride_;
     fine.channels = fine_.channels;
-    kernels_.label_row(rows, fine, patch_.width, work_.labels);
+    if (y.low != contended_ && contend_) {
+      contended_ = y.low;
+      kernels_.find_contenders(rows, patch_.width, work_.coarse_contenders);
+      kernels_.find_contenders(fine, patch_.width, work_.fine_contenders);
+    }
+    kernels_.label_row(rows, fine, contend_ ? work_.coarse_contenders : nullptr,
+                       contend_ ? work_.fine_contenders : nullptr, patch_.width, work_.labels);
     std::memcpy(out, work_.labels, static_cast<std::size_t>(patch_.width));
   }
 
   // The label's channel of a map; of a map with one channel for all parts, that
   // one, on background too.
-  void paint_channel(std::size_t input, const MapTap& y, float* out) const {
-    const Map map = read_map(inputs_[input], nhwc_, person_);
+  void paint_channel(std::size_t number, const MapTap& y, float* out) {
+    const Map map = maps_.map(number, person_);
     RowPair rows = map.rows(y);
     const bool per_part = map.channels == fine_.channels;
     if (!per_part) rows.channel_stride = 0;
-    kernels_.sample_row(rows, taps(), per_part ? work_.labels : work_.ones, patch_.width, out);
+    locate_taps(map);
+    const PixelTaps taps{work_.low_at, work_.high_at, work_.low_weight, work_.high_weight};
+    kernels_.sample_row(rows, taps, per_part ? work_.labels : work_.ones, patch_.width, out);
+  }
+
+  // Mostly the same for all maps, so it is done once.
+  void locate_taps(const Map& map) {
+    if (located_ == map.column_stride) return;
+    located_ = map.column_stride;
+    for (std::int64_t x = 0; x < stride_; ++x) {
+      work_.low_at[x] = static_cast<std::int32_t>(map.column(work_.low[x]));
+      work_.high_at[x] = static_cast<std::int32_t>(map.column(work_.high[x]));
+    }
   }
 
   // A row of the coarse and fine maps at the patch's width. Neighbours have
@@ -145,28 +197,42 @@ class PatchPainter {
   }
 
   void resample(const Map& map, std::int32_t row, float* out) {
+    const PixelTaps taps{work_.low, work_.high, work_.low_weight, work_.high_weight};
     for (std::int64_t c = 0; c < map.channels; ++c) {
-      const float* source = map.data + c * map.channel_stride + row * map.row_stride;
-      if (map.pixel_stride == 1)
-        std::memcpy(work_.map_row, source, static_cast<std::size_t>(map_size_) * sizeof(float));
-      else
-        for (std::int32_t x = 0; x < map_size_; ++x) work_.map_row[x] = source[x * map.pixel_stride];
-      work_.map_row[map_size_] = work_.map_row[map_size_ - 1];
-      kernels_.resample_row(work_.map_row, taps(), patch_.width, out + c * stride_);
+      read_row(map, map.row(row) + c * map.channel_stride);
+      kernels_.resample_row(work_.map_row, taps, patch_.width, out + c * stride_);
     }
   }
 
-  PixelTaps taps() const { return {work_.low, work_.high, work_.low_weight, work_.high_weight}; }
+  // A row of a channel, side by side.
+  void read_row(const Map& map, const float* source) {
+    float* const out = work_.map_row;
+    const std::int64_t cells = map_size_ / map.block;
+    if (map.block == 1 && map.column_stride == 1) {
+      std::memcpy(out, source, static_cast<std::size_t>(map_size_) * sizeof(float));
+    } else if (map.block == 2 && map.column_stride == 1) {
+      const float* const odd = source + map.block_column_stride;
+      for (std::int64_t i = 0; i < cells; ++i) {
+        out[2 * i] = source[i];
+        out[2 * i + 1] = odd[i];
+      }
+    } else {
+      for (std::int64_t x = 0; x < map_size_; ++x) out[x] = source[map.column(x)];
+    }
+    out[map_size_] = out[map_size_ - 1];
+  }
 
   const Kernels& kernels_ = kernels();
-  const Span<const Tensor> inputs_;
-  const bool nhwc_;
+  const Maps& maps_;
   const std::int64_t person_;
   const Patch patch_;
   const Workspace& work_;
   const Map coarse_, fine_;
   const std::int32_t map_size_;
   const std::int64_t stride_;
+  const bool contend_;
+  std::int32_t contended_ = -1;  // the row of the maps whose contenders are known
+  std::int64_t located_ = -1;
   std::int32_t row_in_place_[2] = {-1, -1};
 };
 
@@ -212,48 +278,72 @@ std::int64_t cut_bands(Span<const PatchSize> sizes, std::int64_t pixels, Band* b
 
 void ChartResult::validate() const {
   check(layout == "NCHW" || layout == "NHWC", kName, "layout must be NCHW or NHWC, not " + layout);
+  check(channels.empty() || channels.size() >= kFirstConfidence, kName,
+        "channels lists coarse_segm, fine_segm, u, v and confidences, or nothing");
+  check(block >= 1 && block <= 16 && (block == 1 || !channels.empty()), kName,
+        "block must be from 1 to 16, and 1 where maps come one by one");
+  for (std::size_t map = 0; map < channels.size(); ++map) {
+    check(channels[map] >= 1 && channels[map] <= 256, kName, "channels must be from 1 to 256");
+    const bool shared = map >= kFirstConfidence && channels[map] == 1;
+    check(map == kCoarse || shared || channels[map] == channels[kFine], kName,
+          "u and v must have as many channels as fine_segm, and confidences as many or 1");
+  }
 }
 
 void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
-  check(inputs.size() >= kFirstConfidence, kName,
-        std::to_string(inputs.size()) +
-            " inputs; it takes coarse_segm, fine_segm, u, v, boxes_original "
-            "and confidences");
   const bool nhwc = layout == "NHWC";
-  const auto maps = [nhwc](std::int64_t people, std::int64_t channels, std::int64_t size) {
-    return nhwc ? Shape{people, size, size, channels} : Shape{people, channels, size, size};
+  const auto shape = [nhwc](std::int64_t people, std::int64_t depth, std::int64_t size) {
+    return nhwc ? Shape{people, size, size, depth} : Shape{people, depth, size, size};
   };
-  check_tensor(inputs[kFine], DataType::kFloat32, maps(kUnknown, kUnknown, kUnknown), kName, "fine_segm");
-  const Shape& fine = inputs[kFine].shape;
-  const std::int64_t people = fine[0], parts = fine[nhwc ? 3 : 1], size = fine[2];
-  check(parts == kUnknown || (parts >= 1 && parts <= 256), kName, "fine_segm must have from 1 to 256 channels");
-  check(size != 0, kName, "fine_segm has no pixels");
-  check(size == kUnknown || parts == kUnknown || (size < 1 << 15 && parts * size * size <= kMaxChartPixels), kName,
-        "fine_segm has more pixels than 32 bits can count");
-  check_tensor(inputs[kFine], DataType::kFloat32, maps(people, parts, size), kName, "fine_segm");
-  check_tensor(inputs[kCoarse], DataType::kFloat32, maps(people, kUnknown, size), kName, "coarse_segm");
-  check(inputs[kCoarse].shape[nhwc ? 3 : 1] != 0, kName, "coarse_segm must have at least 1 channel");
-  check_tensor(inputs[kU], DataType::kFloat32, maps(people, parts, size), kName, "u");
-  check_tensor(inputs[kV], DataType::kFloat32, maps(people, parts, size), kName, "v");
-  check_tensor(inputs[kBoxes], DataType::kFloat32, {people, 4}, kName, "boxes_original");
-  for (std::size_t i = kFirstConfidence; i < inputs.size(); ++i) {
-    const std::string input = "confidence_" + std::to_string(i - kFirstConfidence);
-    const bool shared = inputs[i].shape.rank() == 4 && inputs[i].shape[nhwc ? 3 : 1] == 1;
-    check_tensor(inputs[i], DataType::kFloat32, maps(people, shared ? 1 : parts, size), kName, input.c_str());
+  const auto check_size = [](std::int64_t depth, std::int64_t size, const char* name) {
+    check(size != 0, kName, std::string(name) + " has no pixels");
+    check(size == kUnknown || depth == kUnknown || (size < 1 << 15 && depth * size * size <= kMaxChartPixels), kName,
+          std::string(name) + " has more pixels than 32 bits can count");
+  };
+  if (channels.empty()) {
+    check(inputs.size() >= kFirstConfidence + 1, kName,
+          std::to_string(inputs.size()) +
+              " inputs; it takes coarse_segm, fine_segm, u, v, boxes_original and confidences");
+    check_tensor(inputs[kFine], DataType::kFloat32, shape(kUnknown, kUnknown, kUnknown), kName, "fine_segm");
+    const Shape& fine = inputs[kFine].shape;
+    const std::int64_t people = fine[0], parts = fine[nhwc ? 3 : 1], size = fine[2];
+    check(parts == kUnknown || (parts >= 1 && parts <= 256), kName, "fine_segm must have from 1 to 256 channels");
+    check_size(parts, size, "fine_segm");
+    check_tensor(inputs[kFine], DataType::kFloat32, shape(people, parts, size), kName, "fine_segm");
+    check_tensor(inputs[kCoarse], DataType::kFloat32, shape(people, kUnknown, size), kName, "coarse_segm");
+    check(inputs[kCoarse].shape[nhwc ? 3 : 1] != 0, kName, "coarse_segm must have at least 1 channel");
+    check_tensor(inputs[kU], DataType::kFloat32, shape(people, parts, size), kName, "u");
+    check_tensor(inputs[kV], DataType::kFloat32, shape(people, parts, size), kName, "v");
+    for (std::size_t i = kFirstConfidence + 1; i < inputs.size(); ++i) {
+      const std::string input = "confidence_" + std::to_string(i - kFirstConfidence - 1);
+      const bool shared = inputs[i].shape.rank() == 4 && inputs[i].shape[nhwc ? 3 : 1] == 1;
+      check_tensor(inputs[i], DataType::kFloat32, shape(people, shared ? 1 : parts, size), kName, input.c_str());
+    }
+  } else {
+    check(inputs.size() == 2, kName, std::to_string(inputs.size()) + " inputs; it takes maps and boxes_original");
+    std::int64_t depth = 0;
+    for (std::int64_t c : channels) depth += c * block * block;
+    check_tensor(inputs[0], DataType::kFloat32, shape(kUnknown, depth, kUnknown), kName, "maps");
+    const std::int64_t size = inputs[0].shape[2];
+    check_size(depth, size, "maps");
+    check_tensor(inputs[0], DataType::kFloat32, shape(inputs[0].shape[0], depth, size), kName, "maps");
   }
 
-  const std::int64_t confidences = static_cast<std::int64_t>(inputs.size() - kFirstConfidence);
-  const bool sized = people == 0 || (inputs[kBoxes].data && inputs[kBoxes].shape.known());
-  const std::int64_t pixels = sized ? count_pixels(inputs[kBoxes]) : kUnknown;
+  const Maps maps(*this, inputs);
+  const std::int64_t people = inputs[0].shape[0];
+  check_tensor(maps.boxes(), DataType::kFloat32, {people, 4}, kName, "boxes_original");
+  const bool sized = people == 0 || (maps.boxes().data && maps.boxes().shape.known());
+  const std::int64_t pixels = sized ? count_pixels(maps.boxes()) : kUnknown;
   outputs[0] = {DataType::kUint8, {pixels}};
   outputs[1] = {DataType::kFloat32, {sized ? 2 * pixels : kUnknown}};
   outputs[2] = {DataType::kInt64, {people == kUnknown ? kUnknown : people + 1}};
-  outputs[3] = {DataType::kFloat32, {sized || confidences == 0 ? confidences * pixels : kUnknown}};
+  outputs[3] = {DataType::kFloat32, {sized || maps.confidences() == 0 ? maps.confidences() * pixels : kUnknown}};
 }
 
 void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const {
-  const bool nhwc = layout == "NHWC";
-  const std::int64_t people = inputs[kBoxes].shape[0];
+  const Maps maps(*this, inputs);
+  const float* boxes = maps.boxes().as<const float>();
+  const std::int64_t people = maps.boxes().shape[0];
   std::int64_t* offsets = outputs[2].as<std::int64_t>();
   offsets[0] = 0;
   const Span<PatchSize> sizes(scratch.take<PatchSize>(static_cast<std::size_t>(people)),
@@ -261,17 +351,16 @@ void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& 
   std::int64_t widest = 0;
   for (std::int64_t person = 0; person < people; ++person) {
     PatchSize& size = sizes[static_cast<std::size_t>(person)];
-    size = patch_size(inputs[kBoxes].as<const float>() + 4 * person);
+    size = patch_size(boxes + 4 * person);
     offsets[person + 1] = offsets[person] + size.height * size.width;
     widest = std::max(widest, size.width);
   }
 
   Band* bands = scratch.take<Band>(static_cast<std::size_t>(people + kTasks));
   const std::int64_t count = cut_bands({sizes.begin(), sizes.size()}, offsets[people], bands);
-  const std::int64_t channels = inputs[kCoarse].shape[nhwc ? 3 : 1] + inputs[kFine].shape[nhwc ? 3 : 1];
-  const std::int64_t confidences = static_cast<std::int64_t>(inputs.size() - kFirstConfidence);
+  const std::int64_t logits = maps.channels(kCoarse) + maps.channels(kFine);
   const Span<Workspace> work(scratch.take<Workspace>(static_cast<std::size_t>(count)), static_cast<std::size_t>(count));
-  for (Workspace& w : work) w = take_workspace(channels, inputs[kFine].shape[2], widest, scratch);
+  for (Workspace& w : work) w = take_workspace(logits, maps.size(), widest, scratch);
 
   scratch.parallel(count, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
@@ -279,9 +368,9 @@ void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& 
       const PatchSize& size = sizes[static_cast<std::size_t>(band.person)];
       const std::int64_t offset = offsets[band.person];
       const Patch patch{size.height, size.width, outputs[0].as<std::uint8_t>() + offset,
-                        outputs[1].as<float>() + 2 * offset, outputs[3].as<float>() + confidences * offset};
+                        outputs[1].as<float>() + 2 * offset, outputs[3].as<float>() + maps.confidences() * offset};
       // Nobody else has band `begin`, nor its working memory.
-      PatchPainter(inputs, nhwc, band.person, patch, work[static_cast<std::size_t>(begin)]).paint(band.begin, band.end);
+      PatchPainter(maps, band.person, patch, work[static_cast<std::size_t>(begin)]).paint(band.begin, band.end);
     }
   });
 }

@@ -8,14 +8,27 @@ namespace densepose {
 
 inline constexpr std::size_t kMaxConfidences = 8;
 
-// All people's share of an input.
+// All people's share of a map, whatever the layout: in cells of block x block pixels.
 struct ChartMap {
   const float* data;
   std::int64_t channels;
-  std::int64_t person_stride, channel_stride, row_stride, pixel_stride;
+  std::int64_t person_stride, channel_stride;
+  std::int64_t block;
+  std::int64_t row_stride, column_stride;              // of cells
+  std::int64_t block_row_stride, block_column_stride;  // within one
 
+  DENSEPOSE_HD std::int64_t row(std::int64_t y) const { return y / block * row_stride + y % block * block_row_stride; }
+  DENSEPOSE_HD std::int64_t column(std::int64_t x) const {
+    return x / block * column_stride + x % block * block_column_stride;
+  }
+  // One channel at one output pixel; horizontally first, as torch sums.
   DENSEPOSE_HD float sample(std::int64_t person, std::int64_t channel, const MapTap& y, const MapTap& x) const {
-    return sample_map(data + person * person_stride + channel * channel_stride, row_stride, pixel_stride, y, x);
+    const float* map = data + person * person_stride + channel * channel_stride;
+    const float *low = map + row(y.low), *high = map + row(y.high);
+    const std::int64_t left = column(x.low), right = column(x.high);
+    const float top = low[left] * x.low_weight + low[right] * x.high_weight;
+    const float bottom = high[left] * x.low_weight + high[right] * x.high_weight;
+    return top * y.low_weight + bottom * y.high_weight;
   }
 
   // The first channel with the largest value; a NaN is larger than any number.
@@ -92,33 +105,51 @@ struct PaintPixel {
   }
 };
 
-inline ChartMap read_chart_map(const Tensor& maps, bool nhwc) {
-  const std::int64_t channels = maps.shape[nhwc ? 3 : 1], size = maps.shape[2];
-  const std::int64_t person = channels * size * size;
-  const float* data = maps.as<const float>();
-  return nhwc ? ChartMap{data, channels, person, 1, size * channels, channels}
-              : ChartMap{data, channels, person, size * size, size, 1};
+// Map number `map` of a call: coarse_segm, fine_segm, u, v, confidences, each a tensor or some channels of one.
+inline ChartMap read_chart_map(const ChartResult& op, Span<const Tensor> inputs, std::size_t map) {
+  const bool nhwc = op.layout == "NHWC", packed = !op.channels.empty();
+  const Tensor& source = inputs[packed ? 0 : map + (map >= 4)];
+  const std::int64_t all = source.shape[nhwc ? 3 : 1], cells = source.shape[2];
+  const std::int64_t plane = nhwc ? 1 : cells * cells, cell = nhwc ? all : 1;
+  const std::int64_t block = op.block, channel = block * block * plane;
+  std::int64_t before = 0;
+  for (std::size_t i = 0; packed && i < map; ++i) before += op.channels[i];
+  return {source.as<const float>() + before * channel,
+          packed ? op.channels[map] : all,
+          all * cells * cells,
+          channel,
+          block,
+          cells * cell,
+          cell,
+          block * plane,
+          plane};
 }
 
-inline std::size_t grid_workspace(const ChartResult&, Span<const Tensor> inputs) {
-  check(inputs.size() <= 5 + kMaxConfidences, ChartResult::kName, "the CUDA kernels take at most 8 confidences");
+inline std::size_t chart_maps(const ChartResult& op, Span<const Tensor> inputs) {
+  return op.channels.empty() ? inputs.size() - 1 : op.channels.size();
+}
+
+inline std::size_t grid_workspace(const ChartResult& op, Span<const Tensor> inputs) {
+  check(chart_maps(op, inputs) <= 4 + kMaxConfidences, ChartResult::kName,
+        "the CUDA kernels take at most 8 confidences");
   return 0;
 }
 
 // Outputs may be longer than what the boxes need: `labels` says how many pixels there is room for.
 template <class Grid>
 void run_on(Grid& grid, const ChartResult& op, Span<const Tensor> inputs, Span<Tensor> outputs, void*) {
-  const bool nhwc = op.layout == "NHWC";
-  const std::int64_t people = inputs[4].shape[0], capacity = outputs[0].shape[0];
+  const Tensor& boxes = inputs[op.channels.empty() ? 4 : 1];
+  const std::int64_t people = boxes.shape[0], capacity = outputs[0].shape[0];
+  const std::size_t maps = chart_maps(op, inputs);
   PaintPixel paint{};
-  paint.coarse = read_chart_map(inputs[0], nhwc);
-  paint.fine = read_chart_map(inputs[1], nhwc);
-  paint.u = read_chart_map(inputs[2], nhwc);
-  paint.v = read_chart_map(inputs[3], nhwc);
-  paint.confidence_count = static_cast<std::int64_t>(inputs.size()) - 5;
-  for (std::size_t i = 5; i < inputs.size(); ++i) paint.confidences[i - 5] = read_chart_map(inputs[i], nhwc);
-  paint.map_size = static_cast<std::int32_t>(inputs[1].shape[2]);
-  paint.boxes = inputs[4].as<const float>();
+  paint.coarse = read_chart_map(op, inputs, 0);
+  paint.fine = read_chart_map(op, inputs, 1);
+  paint.u = read_chart_map(op, inputs, 2);
+  paint.v = read_chart_map(op, inputs, 3);
+  paint.confidence_count = static_cast<std::int64_t>(maps) - 4;
+  for (std::size_t i = 4; i < maps; ++i) paint.confidences[i - 4] = read_chart_map(op, inputs, i);
+  paint.map_size = static_cast<std::int32_t>(inputs[0].shape[2] * op.block);
+  paint.boxes = boxes.as<const float>();
   paint.offsets = outputs[2].as<const std::int64_t>();
   paint.people = people;
   paint.labels = outputs[0].as<std::uint8_t>();

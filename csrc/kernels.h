@@ -65,14 +65,16 @@ struct PixelTaps {
 // kMapPadding beyond its end.
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
+// Contenders are told for this many pixels together, and only of so many channels.
+inline constexpr std::int64_t kContenderBlock = 16;
+inline constexpr std::int64_t kMaxContenders = 32;
 
 // The two rows of a map that an output row lies between, their weights, and
-// where their channels and pixels are.
+// where their channels are.
 struct RowPair {
   const float *low, *high;
   float low_weight, high_weight;
-  std::int64_t channels;
-  std::int64_t channel_stride, pixel_stride;
+  std::int64_t channels, channel_stride;
 };
 
 // The window of a planar level that a RoI reads, and where its bins go.
@@ -117,12 +119,20 @@ struct Kernels {
   // itself, and it goes on with its last pixel.
   void (*resample_row)(const float* source, PixelTaps taps, std::int64_t width, float* out);
 
+  // For every block of kContenderBlock pixels the channels, of at most kMaxContenders, that may have the largest value
+  // somewhere in it, whatever the rows' weights: bit c of blocks[x / kContenderBlock] for channel c. A row of the map
+  // is above several rows of a tall patch, and in most places one or two channels are so far ahead that nobody has to
+  // look at the others.
+  void (*find_contenders)(RowPair rows, std::int64_t width, std::uint32_t* blocks);
+
   // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally
-  // resampled rows with the same weights.
-  void (*label_row)(RowPair coarse, RowPair fine, std::int64_t width, std::uint8_t* labels);
+  // resampled rows with the same weights. Only contenders are looked at; null stands for all channels.
+  void (*label_row)(RowPair coarse, RowPair fine, const std::uint32_t* coarse_contenders,
+                    const std::uint32_t* fine_contenders, std::int64_t width, std::uint8_t* labels);
 
   // Resamples, for each pixel, the channel that its label names; 0 where the
-  // label is 0.
+  // label is 0. The taps say where in a row a pixel is, which need not be its
+  // number.
   void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, float* out);
 };
 

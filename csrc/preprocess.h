@@ -36,6 +36,19 @@ struct InputTensor {
   InputLayout layout;
 };
 
+// The network's input where the first convolution reads bytes: uint8 [1, height, width, 3]. A value x of channel c,
+// after the mean is subtracted, is stored as table[c][the resized picture's byte]; what is padded, as `padding`.
+struct QuantizedInputTensor {
+  std::uint8_t* data;
+  std::int64_t height;
+  std::int64_t width;
+  std::uint32_t table[3][256];
+  std::uint8_t padding;
+};
+
+// Fills `table` and `padding`: round-half-even((byte - mean[c]) / scale) + zero_point, saturated.
+void set_quantization(QuantizedInputTensor& input, const float mean[3], float scale, int zero_point);
+
 // A side of a picture that is longer than this is refused: beyond it Pillow's own arithmetic (float32 boxes) rounds.
 inline constexpr std::int64_t kMaxSide = std::int64_t{1} << 24;
 
@@ -48,5 +61,9 @@ void resize(const RgbImage& image, std::uint8_t* out, std::int64_t height, std::
 // and std::invalid_argument where the resized picture does not fit into `out`.
 void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t resized_width, const float mean[3],
                 const InputTensor& out, Scratch& scratch);
+
+// The same for an input of bytes.
+void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t resized_width,
+                const QuantizedInputTensor& out, Scratch& scratch);
 
 }  // namespace densepose

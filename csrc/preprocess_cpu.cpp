@@ -164,11 +164,16 @@ void unpack(const std::uint8_t* rgb, std::int64_t width, Pixel* out, std::int64_
   out[last * step] = pixel;
 }
 
-// Every store spills a byte into the next pixel, and the next store puts it right.
-void pack(const Pixel* in, std::int64_t width, std::uint8_t* rgb) {
+// convert(pixel) of each pixel. Every store spills a byte into the next pixel, and the next store puts it right.
+template <class Convert>
+void pack(const Pixel* in, std::int64_t width, std::uint8_t* rgb, const Convert& convert) {
   const std::int64_t last = width - 1;
-  for (std::int64_t x = 0; x < last; ++x) std::memcpy(rgb + 3 * x, in + x, sizeof(Pixel));
-  std::memcpy(rgb + 3 * last, in + last, 3);
+  for (std::int64_t x = 0; x < last; ++x) {
+    const Pixel pixel = convert(in[x]);
+    std::memcpy(rgb + 3 * x, &pixel, sizeof(Pixel));
+  }
+  const Pixel pixel = convert(in[last]);
+  std::memcpy(rgb + 3 * last, &pixel, 3);
 }
 
 DENSEPOSE_INLINE float channel(Pixel pixel, int c) {
@@ -262,6 +267,13 @@ void check_side(std::int64_t side, const char* what) {
                                 std::to_string(kMaxSide));
 }
 
+void check_fits(std::int64_t resized_height, std::int64_t resized_width, std::int64_t height, std::int64_t width) {
+  if (resized_height > height || resized_width > width)
+    throw std::invalid_argument("a picture of " + std::to_string(resized_height) + " x " +
+                                std::to_string(resized_width) + " does not fit into an input of " +
+                                std::to_string(height) + " x " + std::to_string(width));
+}
+
 // emit(y, row) for every row of the resized picture, possibly at the same time.
 template <class Emit>
 void resample(const RgbImage& image, std::int64_t height, std::int64_t width, Scratch& scratch, const Emit& emit) {
@@ -294,15 +306,12 @@ void resample(const RgbImage& image, std::int64_t height, std::int64_t width, Sc
 
 void resize(const RgbImage& image, std::uint8_t* out, std::int64_t height, std::int64_t width, Scratch& scratch) {
   resample(image, height, width, scratch,
-           [&](std::int64_t y, const Pixel* row) { pack(row, width, out + y * width * 3); });
+           [&](std::int64_t y, const Pixel* row) { pack(row, width, out + y * width * 3, [](Pixel p) { return p; }); });
 }
 
 void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t resized_width, const float mean[3],
                 const InputTensor& out, Scratch& scratch) {
-  if (resized_height > out.height || resized_width > out.width)
-    throw std::invalid_argument("a picture of " + std::to_string(resized_height) + " x " +
-                                std::to_string(resized_width) + " does not fit into an input of " +
-                                std::to_string(out.height) + " x " + std::to_string(out.width));
+  check_fits(resized_height, resized_width, out.height, out.width);
   const bool planar = out.layout == InputLayout::kNCHW;
   const std::int64_t planes = planar ? 3 : 1;
   const std::int64_t plane = out.height * out.width;
@@ -319,6 +328,29 @@ void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t
   for (std::int64_t p = 0; p < planes; ++p)
     std::fill(out.data + p * plane + resized_height * out.width * values,
               out.data + p * plane + out.height * out.width * values, 0.0f);
+}
+
+void set_quantization(QuantizedInputTensor& input, const float mean[3], float scale, int zero_point) {
+  const auto quantize = [=](float value) {
+    return static_cast<std::uint8_t>(
+        std::clamp(std::nearbyint(value / scale) + static_cast<float>(zero_point), 0.0f, 255.0f));
+  };
+  for (int c = 0; c < 3; ++c)
+    for (int byte = 0; byte < 256; ++byte)
+      input.table[c][byte] = Pixel{quantize(static_cast<float>(byte) - mean[c])} << 8 * c;
+  input.padding = quantize(0.0f);
+}
+
+void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t resized_width,
+                const QuantizedInputTensor& out, Scratch& scratch) {
+  check_fits(resized_height, resized_width, out.height, out.width);
+  resample(image, resized_height, resized_width, scratch, [&](std::int64_t y, const Pixel* row) {
+    std::uint8_t* line = out.data + y * out.width * 3;
+    pack(row, resized_width, line,
+         [&](Pixel p) { return out.table[0][p & 255] | out.table[1][p >> 8 & 255] | out.table[2][p >> 16 & 255]; });
+    std::fill(line + 3 * resized_width, line + 3 * out.width, out.padding);
+  });
+  std::fill(out.data + resized_height * out.width * 3, out.data + out.height * out.width * 3, out.padding);
 }
 
 }  // namespace densepose

@@ -1,5 +1,6 @@
-"""``python -m densepose_engine`` is the command ``densepose-engine``."""
+"""``python -m densepose_engine`` is the ``densepose-engine`` command."""
 
 from .cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .backends import backend_module
 from .engine_file import EngineFile
 from .errors import BackendUnavailable, BuildError
+from .layer_precision import explain
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from .calibration.observers import Method
+    from .calibration.quantize import Placement
+    from .calibration.quantizer import Quantizer
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,14 @@ class Int8Options:
     ``calibration``: path of the table that ``calibrate`` wrote; ``observer``: how a histogram becomes a range
     ("minmax", "percentile", "entropy" or "mse"); ``adapt_weights``: round weights with what calibration knows of each
     layer's input and correct biases, instead of rounding to the nearest; ``keep_float``: names of layers that stay
-    float.
+    float; ``record``: what the manifest says beside that, of how these were chosen.
     """
 
     calibration: Path
     observer: Method = "mse"
     adapt_weights: bool = True
     keep_float: Collection[str] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_engine(
@@ -61,9 +67,7 @@ def build_engine(
     """
     path = Path(graph)
     options = dict(options or {})
-    module = backend_module(backend)
-    if precision not in module.PRECISIONS:
-        raise BuildError(f"the {backend} backend builds {', '.join(module.PRECISIONS)}, not {precision}")
+    module = _check_precision(backend, precision)
     if (precision == "int8") != (int8 is not None):
         raise ValueError("precision int8 needs a calibration table, and no other precision takes one")
     unknown = sorted(set(options) - set(inspect.signature(module.build).parameters))
@@ -72,30 +76,86 @@ def build_engine(
     data, model, description = read_graph(path)
     if int8 is not None:
         description = {**description, "int8": quantize_graph(model, data, module.TARGET, int8)}
-    if options.get("max_people") is not None:
-        description = _limit_people(description, options["max_people"])
-    if module.LAYOUT == "NHWC":
-        from .export.layout import place_nhwc
+    return compile_graph(model, description, backend, precision, options)
 
-        place_nhwc(model)
+
+def compile_graph(
+    model: ir.Model,
+    description: dict[str, Any],
+    backend: str,
+    precision: str,
+    options: Mapping[str, Any] | None = None,
+) -> EngineFile:
+    """Compile a graph, which for "int8" is quantised already.
+
+    Args:
+        model: changed in place.
+        description: of the model, for the engine's manifest; under "int8" what was placed.
+        options: more keyword arguments of the backend's own ``build``.
+
+    Raises:
+        BuildError: the vendor's compiler refuses it.
+        BackendUnavailable: the vendor's runtime is not installed.
+    """
     import onnx_ir as ir
 
+    from .export.layout import pack_maps, place_nhwc, take_bytes
+
+    module = _check_precision(backend, precision)
+    description = copy.deepcopy(description)  # one description serves several engines of a graph
+    options = dict(options or {})
+    if options.get("max_people") is not None:
+        _limit_people(description, options["max_people"])
+    if module.LAYOUT == "NHWC":
+        place_nhwc(model)
+    if module.FUSES_ENDS:
+        description["packed_maps"] = pack_maps(model, description["maps"])
+        description["input"]["quantization"] = take_bytes(model)
     graph = ir.to_proto(model).SerializeToString()
     payload, runtime, layers = module.build(graph, precision, nominal_load(description), **options)
-    description = {**description, "layers": layers}
+    if "int8" in description:
+        layers = explain(layers, description["int8"].pop("placed"), description["int8"]["keep_float"])
+    description |= {"layers": layers, "layers_counted_for": nominal_load(description)}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
 
 
-def _limit_people(description: dict[str, Any], people: int) -> dict[str, Any]:
-    capacity = description["capacity"]
+def _limit_people(description: dict[str, Any], people: int) -> None:
+    capacity, defaults = description["capacity"], description["defaults"]
     if not 1 <= people <= capacity["max_people"]:
         raise BuildError(f"max_people is {people}, it must be from 1 to {capacity['max_people']}, the graph's limit")
-    default = min(people, description["defaults"]["max_people"])
-    return {
-        **description,
-        "capacity": {**capacity, "max_people": people},
-        "defaults": {**description["defaults"], "max_people": default},
-    }
+    capacity["max_people"] = people
+    defaults["max_people"] = min(people, defaults["max_people"])
+
+
+def _check_precision(backend: str, precision: str) -> ModuleType:
+    module = backend_module(backend)
+    if precision not in module.PRECISIONS:
+        raise BuildError(f"the {backend} backend builds {', '.join(module.PRECISIONS)}, not {precision}")
+    return module
+
+
+def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Options) -> bytes:
+    """The graph with Q/DQ placed for a vendor, as an ONNX file's bytes: what the vendor's own tools can build from.
+
+    Args:
+        graph: path of the ONNX file that ``export`` wrote.
+        target: a key of ``calibration.quantize.TARGETS``, "openvino" or "tensorrt".
+
+    Its metadata are the graph's, and under "int8" what was placed. Errors as ``build_engine``.
+    """
+    from .export.metadata import METADATA
+
+    data, model, description = read_graph(Path(graph))
+    import onnx_ir as ir
+
+    from .calibration.quantize import TARGETS
+
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
+    description = {**description, "int8": {"target": target, **quantize_graph(model, data, target, int8)}}
+    model.metadata_props[METADATA] = json.dumps(description)
+    proto = ir.to_proto(model).SerializeToString()
+    return bytes(proto)
 
 
 def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
@@ -129,23 +189,30 @@ def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
 
 def quantize_graph(model: ir.Model, data: bytes, backend: str, options: Int8Options) -> dict[str, Any]:
     """Place Q/DQ in ``model`` for ``backend``, in place; what the engine's manifest says of it."""
-    from .calibration.quantize import TARGETS, quantize
-    from .calibration.ranges import layer_inputs, ranges
+    quantizer = make_quantizer(data, backend, options)
+    return {**describe_int8(quantizer, quantizer.place(model, options.keep_float)), **options.record}
+
+
+def make_quantizer(data: bytes, backend: str, options: Int8Options) -> Quantizer:
+    """Of the graph with these bytes. Raises ``CalibrationError``."""
+    from .calibration.quantize import TARGETS
+    from .calibration.quantizer import Quantizer
     from .calibration.table import CalibrationTable
 
     table = CalibrationTable.load(options.calibration)
-    table.check_graph(data)
-    target = TARGETS[backend]
-    inputs = layer_inputs(model, table) if options.adapt_weights else None
-    placement = quantize(
-        model, ranges(table, options.observer, target), target, keep_float=options.keep_float, inputs=inputs
-    )
+    return Quantizer(data, table, TARGETS[backend], options.observer, options.adapt_weights)
+
+
+def describe_int8(quantizer: Quantizer, placement: Placement) -> dict[str, Any]:
+    """What a manifest says under "int8"; and under "placed", for ``compile_graph``, which layers are to be INT8."""
+    images = quantizer.table.images
     return {
-        "observer": options.observer,
-        "adapted_weights": options.adapt_weights,
+        "observer": quantizer.observer,
+        "adapted_weights": quantizer.adapt_weights,
+        "placed": placement.layers,
         "keep_float": placement.kept_float,
         "shared_scales": [list(group) for group in placement.groups],
-        "calibration": {"pictures": table.images.count, "sha256": table.images.sha256, "people": table.people},
+        "calibration": {"pictures": images.count, "sha256": images.sha256, "people": quantizer.table.people},
     }
 
 

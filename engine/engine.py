@@ -50,14 +50,19 @@ class Engine:
             self._mean = np.asarray(data["mean_rgb"], np.float32).reshape(3)
             self._min_size, self._max_size = int(data["min_size"]), int(data["max_size"])
             self._divisor = int(data["divisor"])
+            quantization = data.get("quantization")
+            self._quantization = quantization and (float(quantization["scale"]), int(quantization["zero_point"]))
             self._defaults = {name: file.model["defaults"][name] for name in _SETTINGS}
             self._capacity = {name: int(file.model["capacity"][name]) for name in ("max_people", "max_proposals")}
             self._confidences = [name for name in CONFIDENCES if name in file.model["maps"]]
+            packed = file.model.get("packed_maps")
+            self._maps = ["maps"] if packed else ["coarse_segm", "fine_segm", "u", "v"]
+            self._separate_confidences = [] if packed else self._confidences
+            self._chart = _core.ops.ChartResult(**packed) if packed else _core.ops.ChartResult()
         except (KeyError, TypeError, ValueError) as error:
             raise EngineFileError(
                 f"the engine's manifest does not describe its model ({error!r}); build it again"
             ) from error
-        self._chart = _core.ops.ChartResult(layout="NCHW")
 
     @classmethod
     def load(
@@ -188,19 +193,19 @@ class Engine:
 
     def _settings(
         self, score: float | None, nms: float | None, people: int | None, proposals: int | None
-    ) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = {}
+    ) -> dict[str, float | int]:
+        values: dict[str, float | int] = {}
         for name, given in (("score_threshold", score), ("nms_threshold", nms)):
             value = self._defaults[name] if given is None else given
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a number in [0, 1], not {value!r}")
-            values[name] = np.array([value], np.float32)
+            values[name] = float(value)
         for name, given in (("max_people", people), ("max_proposals", proposals)):
             capacity = self._capacity[name]
             value = min(self._defaults[name], capacity) if given is None else given
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= capacity:
                 raise ValueError(f"{name} must be an integer in [0, {capacity}], the graph's limit, not {value!r}")
-            values[_GRAPH_NAMES.get(name, name)] = np.array([value], np.int32)
+            values[_GRAPH_NAMES.get(name, name)] = int(value)
         return values
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -208,28 +213,26 @@ class Engine:
             return letterbox_size(height, width, *self._input_size)
         return shortest_edge_size(height, width, self._min_size, self._max_size)
 
-    def _infer(self, rgb: np.ndarray, settings: dict[str, np.ndarray]) -> DensePoseResult:
+    def _infer(self, rgb: np.ndarray, settings: dict[str, float | int]) -> DensePoseResult:
         if self._session is None:
             raise ValueError("this engine is closed; load it again")
         height, width = rgb.shape[:2]
         resized = self._resized_size(height, width)
         padded = self._input_size or padded_size(*resized, self._divisor)
         with self._session.request() as request:
-            _core.preprocess(
-                rgb,
-                *resized,
-                self._mean,
-                request.image(*padded),
-                layout=self._session.image_layout,
-                threads=self._num_threads,
-            )
-            sizes = np.array([*resized, height, width], np.int32)
-            return self._result(request.run({"sizes": sizes, **settings}), (height, width))
+            image = request.image(*padded)
+            if self._quantization:
+                scale, zero_point = self._quantization
+                _core.preprocess_to_bytes(rgb, *resized, self._mean, image, scale, zero_point, self._num_threads)
+            else:
+                layout = self._session.image_layout
+                _core.preprocess(rgb, *resized, self._mean, image, layout=layout, threads=self._num_threads)
+            return self._result(request.run({"sizes": (*resized, height, width), **settings}), (height, width))
 
     def _result(self, outputs: dict[str, np.ndarray], image_size: tuple[int, int]) -> DensePoseResult:
         boxes = np.array(outputs["boxes"], np.float32)
-        maps = [outputs[name] for name in ("coarse_segm", "fine_segm", "u", "v")]
-        confidences = [outputs[name] for name in self._confidences]
+        maps = [outputs[name] for name in self._maps]
+        confidences = [outputs[name] for name in self._separate_confidences]
         labels, uv, offsets, values = self._chart(*maps, boxes, *confidences, threads=self._num_threads)
         return DensePoseResult.from_flat(
             boxes=boxes,

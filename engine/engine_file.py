@@ -1,7 +1,10 @@
-"""The ``.engine`` file: a zip of ``manifest.json`` and the backend's payload, members stored uncompressed and hashed.
+"""The ``.engine`` file: a zip of ``manifest.json`` and the backend's payload, members hashed.
 
-An engine may come from anywhere, so nothing in it is trusted: sizes are compared with the file's own before anything is
-allocated, hashes before anything is used, and no member is ever unpickled or executed by this module.
+Members are stored as they are, but text (``.xml``, ``.json``), which is compressed to a twentieth.
+
+An engine may come from anywhere, so nothing in it is trusted: sizes are compared with the file's own, or a limit,
+before anything is allocated, hashes before anything is used, and no member is ever unpickled or executed by this
+module.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,7 @@ FORMAT = "densepose-engine"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 16 << 20  # bytes; a real one has some kilobytes
+_TEXT_LIMIT = 256 << 20  # of a compressed member; a real one has a megabyte or two
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ def write_engine_file(path: str | os.PathLike[str], engine: EngineFile) -> None:
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     # A fixed date: the same engine gives the same bytes.
-    archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    method = zipfile.ZIP_DEFLATED if name.endswith((".xml", ".json")) else zipfile.ZIP_STORED
+    archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, method)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -128,12 +134,12 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str, limit: int | None = N
             f"{path} has no member {name}; it is not an engine, or is damaged: build it again"
         ) from None
     # Stored members cannot be larger than the file: a declared size is a lie before it is an allocation.
-    size = path.stat().st_size
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > min(size, limit or size):
+    largest = {zipfile.ZIP_STORED: path.stat().st_size, zipfile.ZIP_DEFLATED: _TEXT_LIMIT}.get(info.compress_type, 0)
+    if info.file_size > min(largest, limit or largest):
         raise EngineFileError(f"{path}: member {name} is not stored as an engine's members are; build it again")
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise EngineFileError(f"{path} is damaged in {name} ({error}); build or copy it again") from error
 
 

@@ -207,9 +207,9 @@ def gps_definition(
 
 
 def default_surface(folder: str | os.PathLike[str]) -> Path | None:
-    """The ``surface.npz`` beside the folder of a data set, if there is one."""
-    path = Path(os.path.abspath(folder)).parent / "surface.npz"  # noqa: PTH100 (resolve() would follow links)
-    return path if path.is_file() else None
+    """The ``surface.npz`` in the folder of a data set or beside it, if there is one."""
+    path = Path(os.path.abspath(folder))  # noqa: PTH100 (resolve() would follow links)
+    return next((table for place in (path, path.parent) if (table := place / "surface.npz").is_file()), None)
 
 
 def evaluate_engine(

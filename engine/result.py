@@ -18,8 +18,15 @@ _MAX_COORDINATE = 1 << 24  # pixels; float32 cannot count further
 
 def patch_size(box: np.ndarray) -> tuple[int, int]:
     """(height, width) of the patch of a box, float32 xyxy: detectron2 subtracts in float32 and then truncates."""
-    x0, y0, x1, y1 = box.astype(np.float32)
-    return max(int(y1 - y0), 1), max(int(x1 - x0), 1)
+    ((height, width),) = patch_sizes(box[None])
+    return height, width
+
+
+def patch_sizes(boxes: np.ndarray) -> list[list[int]]:
+    """``patch_size`` of many boxes, ``[N, 4]``."""
+    boxes = boxes.astype(np.float32, copy=False)
+    sides: list[list[int]] = np.maximum((boxes[:, 3:1:-1] - boxes[:, 1::-1]).astype(np.int64), 1).tolist()
+    return sides
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +94,8 @@ class DensePoseResult:
         for name, arrays in maps.items():
             if len(arrays) != people:
                 raise ValueError(f"{name} has {len(arrays)} arrays, there are {people} people")
-        for k, box in enumerate(self.boxes):
-            size = patch_size(box)
+        for k, (h, w) in enumerate(patch_sizes(self.boxes)):
+            size = (h, w)
             _check(f"labels[{k}]", self.labels[k], np.uint8, size)
             _check(f"uv[{k}]", self.uv[k], np.float32, (2, *size))
             for name, arrays in self.confidences.items():
@@ -131,8 +138,8 @@ class DensePoseResult:
             if size != expected:
                 raise ValueError(f"{name} has {size} elements, there must be {expected}")
         split: tuple[list[np.ndarray], ...] = tuple([] for _ in range(2 + count))
-        for box, begin, end in zip(boxes, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            h, w = patch_size(box)
+        ends = offsets.tolist()
+        for (h, w), begin, end in zip(patch_sizes(boxes), ends[:-1], ends[1:], strict=True):
             if end - begin != h * w:
                 raise ValueError(f"a box of {h} x {w} pixels has {end - begin} labels")
             split[0].append(labels[begin:end].reshape(h, w))

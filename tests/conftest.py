@@ -63,6 +63,24 @@ def dynamic_engine(dynamic_onnx: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def demo_table(demo_onnx: Path) -> Path:
+    """Its calibration table, of the two pictures beside the checkpoint."""
+    path = demo_onnx.with_suffix(".calib.json")
+    pictures = [str(MODELS / name) for name in ("person.jpg", "astronaut.jpg")]
+    assert main(["calibrate", str(demo_onnx), *pictures, "--min-people", "1", "-o", str(path), "--quiet"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_int8_engine(demo_onnx: Path, demo_table: Path) -> Path:
+    """Its int8 engine, of the observer that needs least time."""
+    path = demo_onnx.with_suffix(".int8.engine")
+    options = ["--precision", "int8", "--calib", str(demo_table), "--observer", "minmax"]
+    assert main(["build", str(demo_onnx), *options, "-o", str(path), "--quiet"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
 def emulated_ops() -> ModuleType:
     """The ops as the CUDA kernels' code computes them, one thread after another on the CPU."""
     return native_build.emulated_ops()

@@ -309,3 +309,32 @@ def test_calibration_does_not_reach_into_export_or_the_engine() -> None:
     assert len(files) > 5
     for path in files:
         assert not re.search(r"^\s*(from|import) .*\b(export|engine)\b(?!_)", path.read_text(), re.MULTILINE), path.name
+
+
+def test_slow_pictures_are_saved_one_by_one(
+    graph: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption costs what was done since the last save: less than eight pictures, where each takes long."""
+    monkeypatch.setattr(collecting, "_SAVE_AFTER", 0.0)
+    state, done = tmp_path / "state", 0
+    add = collecting._Run.add
+
+    def interrupted(run: collecting._Run, path: Path, sha256: str | None) -> str | None:
+        nonlocal done
+        done += 1
+        if done == 4:
+            raise KeyboardInterrupt
+        return add(run, path, sha256)
+
+    monkeypatch.setattr(collecting._Run, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(graph, find_pictures([folder]), min_people=1, resume_path=state)
+    said: list[str] = []
+    collect(graph, find_pictures([folder]), min_people=1, resume_path=state, notify=said.append)
+    assert said == [f"resuming after 3 of 12 pictures, from {state}"]
+
+
+def test_black_pictures_have_nobody(graph: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 64)).save(tmp_path / "black.png")
+    with pytest.raises(CalibrationError, match=r"found 0 in 1 pictures .* add pictures with people$"):
+        collect(graph, find_pictures([tmp_path / "black.png"]), min_people=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import reference
+import torch
 from tolerances import assert_close
 
 from densepose_engine import _core
@@ -186,6 +187,28 @@ def test_not_a_number() -> None:
     assert (chart(maps, box)[0].labels == 0).all()
 
 
+@pytest.mark.parametrize("strange", [[], [np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf, 3e38]])
+def test_ruling_channels_out_changes_nothing(strange: list[float]) -> None:
+    """Tall patches rule channels out, of at most 32; with channels that never win there are more, and all are tried."""
+    rng = np.random.default_rng(11)
+    maps = make_maps(rng, 4, size=10, coarse=3)
+    for name in ("coarse_segm", "fine_segm"):
+        winners = rng.integers(0, maps[name].shape[1], (4, 2, 2)).repeat(5, axis=1).repeat(5, axis=2)
+        ahead = 6 * (np.arange(maps[name].shape[1])[:, None, None] == winners[:, None])
+        maps[name] = (np.round(2 * maps[name]) / 2 + ahead).astype(np.float32)  # with ties: the first channel wins
+        for value in strange:
+            maps[name][tuple(rng.integers(0, n, 8) for n in maps[name].shape)] = value
+    boxes = np.array([[0, 0, 70, 30], [3, 4, 37, 120], [0, 0, 1, 600], [5, 5, 90, 34.5]], np.float32)
+    more = {
+        name: np.concatenate([x, np.full((4, 40 - x.shape[1], 10, 10), -3e38, np.float32)], 1)
+        for name, x in maps.items()
+    }
+    for few, many in zip(chart(maps, boxes, threads=2), chart(more, boxes), strict=True):
+        np.testing.assert_array_equal(few.labels, many.labels)
+        np.testing.assert_array_equal(few.uv, many.uv)
+        assert len(np.unique(few.labels)) > 2
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nobody(layout: str) -> None:
     maps = make_maps(np.random.default_rng(4), 0)
@@ -259,3 +282,57 @@ def test_wrong_inputs() -> None:
     for message, inputs in wrong:
         with pytest.raises(ValueError, match=message):
             op(*inputs)
+
+
+def pack(maps: list[np.ndarray], block: int, layout: str) -> np.ndarray:
+    """Maps as one tensor of cells, as the predictor's convolution makes them: what pixel_shuffle undoes."""
+    merged = np.concatenate(maps, axis=1)
+    people, channels, size, _ = merged.shape
+    cells = merged.reshape(people, channels, size // block, block, size // block, block).transpose(0, 1, 3, 5, 2, 4)
+    cells = cells.reshape(people, channels * block**2, size // block, size // block)
+    return np.ascontiguousarray(cells if layout == "NCHW" else cells.transpose(0, 2, 3, 1))
+
+
+def test_packing_is_what_pixel_shuffle_undoes() -> None:
+    maps = list(make_maps(np.random.default_rng(4), 2).values())
+    shuffled = torch.nn.functional.pixel_shuffle(torch.from_numpy(pack(maps, 2, "NCHW")), 2)
+    np.testing.assert_array_equal(shuffled.numpy(), np.concatenate(maps, axis=1))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("block", [1, 2, 4])
+@pytest.mark.parametrize("confidences", [(), (25, 1)])
+@pytest.mark.parametrize("people", [0, 3])
+def test_one_tensor_of_all_maps_is_the_same(layout: str, block: int, confidences: tuple[int, ...], people: int) -> None:
+    rng = np.random.default_rng(3)
+    maps = list(make_maps(rng, people, coarse=15).values())
+    extra = [rng.standard_normal((people, c, 28, 28)).astype(np.float32) for c in confidences]
+    boxes = make_boxes(rng, people)
+    expected = _core.ops.ChartResult()(*maps, boxes, *extra)
+    channels = [x.shape[1] for x in [*maps, *extra]]
+    op = _core.ops.ChartResult(layout=layout, channels=channels, block=block)
+    actual = op(pack([*maps, *extra], block, layout), boxes, guard=True, threads=2)
+    for got, want in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape", "message"),
+    [
+        ({"channels": [2, 25, 25]}, None, "channels lists"),
+        ({"channels": [2, 25, 25, 24]}, None, "as many channels"),
+        ({"channels": [2, 25, 25, 25, 2]}, None, "as many or 1"),
+        ({"channels": [2, 25, 25, 0]}, None, "from 1 to 256"),
+        ({"block": 2}, None, "block"),
+        ({"channels": [2, 25, 25, 25], "block": 0}, None, "block"),
+        ({"channels": [2, 25, 25, 25]}, (1, 76, 8, 8), "maps"),
+        ({"channels": [2, 25, 25, 25], "block": 2}, (1, 77, 8, 8), "maps"),
+        ({"channels": [2, 25, 25, 25]}, (1, 77, 8, 9), "maps"),
+        ({"channels": [2, 25, 25, 25]}, (2, 77, 8, 8), "boxes_original"),
+        ({"channels": [2, 25, 25, 25]}, (1, 77, 0, 0), "no pixels"),
+    ],
+)
+def test_wrong_packing_is_named(attributes: dict[str, Any], shape: tuple[int, ...] | None, message: str) -> None:
+    boxes = np.array([[0, 0, 4, 4]], np.float32)
+    with pytest.raises(ValueError, match=message):
+        _core.ops.ChartResult(**attributes)(np.zeros(shape or (1,), np.float32), boxes)

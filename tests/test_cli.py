@@ -141,7 +141,7 @@ def test_inspect(demo_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert part in text
     assert main("inspect", demo_engine, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == read_manifest(demo_engine)
+    assert json.loads(capsys.readouterr().out) == {**read_manifest(demo_engine), "int8_mac_share": 0.0}
 
 
 def test_damaged_and_missing_inputs(demo_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

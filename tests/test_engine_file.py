@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -123,11 +124,24 @@ def test_what_is_no_engine_is_refused(tmp_path: Path) -> None:
         read_engine_file(text)
 
 
-def test_a_compressed_member_is_refused_before_it_is_inflated(path: Path) -> None:
-    payload = read_engine_file(path).payload
+@pytest.mark.parametrize(("name", "size"), [("model.xml", 257 << 20), ("manifest.json", 17 << 20)])
+def test_what_inflates_beyond_its_limit_is_refused_before_it_is_inflated(path: Path, name: str, size: int) -> None:
     manifest = json.dumps(read_manifest(path))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo("manifest.json"), manifest)
-        archive.writestr("model.xml", payload["model.xml"] + bytes(50_000_000))
+        if name != "manifest.json":
+            archive.writestr("manifest.json", manifest)
+        with archive.open(name, "w") as stream:
+            for _ in range(size >> 20):
+                stream.write(bytes(1 << 20))
+    tracemalloc.start()
     with pytest.raises(EngineFileError, match="not stored"):
         read_engine_file(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_text_is_compressed(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        methods = {info.filename: info.compress_type for info in archive.infolist()}
+    assert methods.pop("manifest.json") == methods.pop("model.xml") == zipfile.ZIP_DEFLATED
+    assert set(methods.values()) == {zipfile.ZIP_STORED}

@@ -168,12 +168,12 @@ def test_where_the_annotations_are(folder: Path, engine: FakeEngine, capsys: pyt
     assert main("fake.engine", "--data", "set") == cli.BAD_INPUT
     assert "there is no annotation file set/annotations.json; --annotations names another" in capsys.readouterr().err
     assert main("fake.engine", "--data", "set", "--annotations", "other.json", "--quiet") == 0
-    assert (
-        main("fake.engine", "--data", ".", "--annotations", "other.json", "--images", "set", "--quiet") == cli.BAD_INPUT
-    )
-    assert "--gps coco needs" in capsys.readouterr().err  # no surface.npz beside this folder
-    arguments = ["--annotations", "other.json", "--images", "set", "--surface", "surface.npz", "--quiet"]
+    arguments = ["--annotations", "other.json", "--images", "set", "--quiet"]
     assert main("fake.engine", "--data", ".", *arguments) == 0
+    Path("surface.npz").rename("good/table.npz")
+    assert main("fake.engine", "--data", ".", *arguments) == cli.BAD_INPUT
+    assert "--gps coco needs" in capsys.readouterr().err  # no surface.npz in this folder nor beside it
+    assert main("fake.engine", "--data", ".", *arguments, "--surface", "good/table.npz") == 0
 
 
 @pytest.mark.parametrize(

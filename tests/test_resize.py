@@ -139,6 +139,38 @@ def test_preprocess_is_resize_minus_mean_padded(
         assert np.isnan(guarded[:64]).all() and np.isnan(guarded[-64:]).all()
 
 
+@pytest.mark.parametrize(("scale", "zero_point"), [(1.0, 116), (0.37, 3), (2.75, 0), (0.5, 255)])
+def test_bytes_are_the_quantised_floats(scale: float, zero_point: int) -> None:
+    image = picture(48, 64, seed=7)
+    floats = np.empty((1, 64, 96, 3), np.float32)
+    _core.preprocess(image, 40, 53, MEAN, floats, layout="NHWC")
+    expected = np.clip(np.rint(floats / np.float32(scale)) + zero_point, 0, 255)
+    for threads in (1, 3):
+        guarded = np.full(expected.size + 128, 77, np.uint8)
+        out = guarded[64:-64].reshape(expected.shape)
+        _core.preprocess_to_bytes(image, 40, 53, MEAN, out, scale, zero_point, threads)
+        assert np.array_equal(out, expected)
+        assert (guarded[:64] == 77).all() and (guarded[-64:] == 77).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"out": np.zeros((1, 8, 8, 3), np.float32)}, TypeError, "uint8"),
+        ({"out": np.zeros((1, 3, 8, 8), np.uint8)}, ValueError, "NHWC"),
+        ({"out": np.zeros((1, 3, 8, 3), np.uint8)}, ValueError, "does not fit"),
+        ({"scale": 0.0}, ValueError, "scale"),
+        ({"scale": float("nan")}, ValueError, "scale"),
+        ({"zero_point": 256}, ValueError, "zero_point"),
+        ({"mean": (1, 2)}, ValueError, "2 values"),
+    ],
+)
+def test_wrong_quantisation_is_refused(change: dict[str, object], kind: type[Exception], words: str) -> None:
+    good = {"mean": MEAN, "out": np.zeros((1, 8, 8, 3), np.uint8), "scale": 1.0, "zero_point": 9}
+    with pytest.raises(kind, match=words):
+        _core.preprocess_to_bytes(GOOD, 4, 6, **{**good, **change})
+
+
 def test_mean_may_be_an_array() -> None:
     image, out = picture(4, 4, 1), np.empty((1, 3, 4, 4), np.float32)
     _core.preprocess(image, 4, 4, np.array([1.5, 2.5, 3.5], np.float32), out)

@@ -12,7 +12,7 @@ import pytest
 from graph_runner import run_cut
 
 from densepose_engine import _core
-from densepose_engine.backends.layers import Layer, int8_mac_share
+from densepose_engine.backends.layers import Layer
 from densepose_engine.backends.tensorrt_graph import fixed_size, prepare
 from densepose_engine.backends.tensorrt_layers import read_kernels, read_layers
 from densepose_engine.build import Int8Options, quantize_graph, read_graph
@@ -167,5 +167,3 @@ def test_layers_are_read_from_the_log() -> None:
         Layer("b/conv", "Conv", "f16", "CaskConvolution", 8 * 8 * 64),
         Layer("c/conv", "Conv", "unknown", "", 8 * 8 * 64),
     ]
-    assert int8_mac_share(layers) == pytest.approx(216 / (216 + 64 + 64))
-    assert int8_mac_share([]) == 0

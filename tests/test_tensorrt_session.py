@@ -269,7 +269,7 @@ def infer(
         assert image.shape == (1, 3, *size)
         image[...] = 0
         image.reshape(-1)[:people] = 1
-        outputs = request.run({"threshold": np.array([threshold], np.float32)})
+        outputs = request.run({"threshold": threshold})
         return {name: value.copy() for name, value in outputs.items()}
 
 

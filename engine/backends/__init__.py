@@ -6,11 +6,13 @@ A backend module offers::
     load(engine: EngineFile, **options) -> Session                    # BackendUnavailable, EngineFileError
     versions() -> dict[str, str]
     PRECISIONS: what ``build`` takes; LAYOUT: how it wants the custom nodes' features; TARGET: whose rules for Q/DQ
+    FUSES_ENDS: whether the graph takes bytes and gives all maps in one tensor (``export.layout``)
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Protocol
@@ -26,16 +28,16 @@ class Request(Protocol):
     """One picture's way through the graph. Everything it hands out is borrowed until the request is given back."""
 
     def image(self, height: int, width: int) -> np.ndarray:
-        """The input tensor, float32, to be filled in place; its layout is the session's ``image_layout``."""
+        """The input tensor, to be filled in place: float32, or uint8 where the manifest has a quantisation for it."""
 
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
         """Run the graph on the image and the other inputs; outputs by name. ``InferenceError`` if the runtime fails."""
 
 
 class Session(Protocol):
     """A compiled graph, safe for several threads."""
 
-    image_layout: str  # "NCHW" or "NHWC"
+    image_layout: str  # "NCHW" or "NHWC"; bytes are always "NHWC"
 
     def request(self) -> AbstractContextManager[Request]:
         """A free request; waits for one while as many callers as there are requests hold one."""

@@ -5,7 +5,6 @@ A layer that was meant for INT8 and silently fell back to float shows here and n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,10 +25,3 @@ class Layer:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def int8_mac_share(layers: Iterable[Layer]) -> float:
-    """The part of all MACs that runs in INT8, 0 .. 1."""
-    layers = list(layers)
-    total = sum(layer.macs for layer in layers)
-    return sum(layer.macs for layer in layers if layer.precision == "int8") / total if total else 0.0

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .layers import Layer, int8_mac_share
-
-__all__ = ["Layer", "int8_mac_share", "read_layers"]
+from .layers import Layer
 
 _TYPES = ("Convolution", "GroupConvolution", "MatMul")
 _INTEGERS = ("u8", "i8")
@@ -31,7 +29,9 @@ def read_layers(model: Any, compiled: Any, image_size: tuple[int, int], rows: di
     """
     runs = _runtime(compiled)
     nominal = model.clone()
-    nominal.reshape({"image": [1, 3, *image_size]})
+    image = nominal.input("image").get_partial_shape()
+    channels_last = image[3].is_static and image[3].get_length() == 3
+    nominal.reshape({"image": [1, *image_size, 3] if channels_last else [1, 3, *image_size]})
     layers = []
     for op in nominal.get_ordered_ops():
         if op.get_type_name() not in _TYPES:

@@ -44,6 +44,7 @@ class Tensorrt:
     PRECISIONS = ("fp32", "fp16", "int8")
     LAYOUT = "NCHW"
     TARGET = "tensorrt"
+    FUSES_ENDS = False
 
     def versions(self) -> dict[str, str]:
         """Versions of what this backend runs with."""
@@ -346,4 +347,5 @@ _FLAVOUR = Tensorrt(
     ahead_of_time=False,
 )
 PRECISIONS, LAYOUT, TARGET = _FLAVOUR.PRECISIONS, _FLAVOUR.LAYOUT, _FLAVOUR.TARGET
+FUSES_ENDS = _FLAVOUR.FUSES_ENDS
 build, load, versions = _FLAVOUR.build, _FLAVOUR.load, _FLAVOUR.versions

@@ -11,4 +11,5 @@ _FLAVOUR = Tensorrt(
     ahead_of_time=True,
 )
 PRECISIONS, LAYOUT, TARGET = _FLAVOUR.PRECISIONS, _FLAVOUR.LAYOUT, _FLAVOUR.TARGET
+FUSES_ENDS = _FLAVOUR.FUSES_ENDS
 build, load, versions = _FLAVOUR.build, _FLAVOUR.load, _FLAVOUR.versions

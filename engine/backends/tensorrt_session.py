@@ -12,7 +12,7 @@ import ctypes
 import importlib
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,7 +174,7 @@ class TensorrtRequest:
             buffer.shape = shape
         return buffer.view
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
         for name, value in inputs.items():
             self._inputs[name].view[...] = value
         with self._gpu.current():

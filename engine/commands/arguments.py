@@ -31,6 +31,17 @@ def fraction(text: str) -> float:
     return value
 
 
+def non_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):  # true of NaN
+        raise ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
 def count(text: str) -> int:
     """An integer of at least 0."""
     return _integer(text, 0)

@@ -1,14 +1,21 @@
-"""``densepose-engine build``: ONNX graph to an engine for one backend."""
+"""``densepose-engine build``: ONNX graph to an engine for one backend, or to the Q/DQ graph for one vendor."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..output_files import OutputError, check_outputs
+from ..layer_precision import fell_back
+from ..output_files import OutputError, atomic_output, check_outputs
 from ..progress import Stages
-from ..terminal import megabytes, printable
+from ..terminal import megabytes, printable, say
+from . import auto_float
 from .arguments import positive
+
+if TYPE_CHECKING:
+    from ..build import Int8Options
 
 NAME = "build"
 HELP = "ONNX graph to an engine"
@@ -20,29 +27,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--backend", default="openvino", help="openvino, tensorrt or tensorrt-rtx (default: openvino)")
     parser.add_argument(
         "--precision",
-        default="fp32",
         choices=("fp32", "fp16", "bf16", "int8"),
         help="fp32 is exact; fp16 (tensorrt) and bf16 (openvino, where the processor has it) are faster, to about 3 "
         "digits; int8 is fastest and needs --calib (default: fp32)",
     )
-    parser.add_argument("--calib", type=Path, metavar="JSON", help="int8: the table that calibrate wrote")
     parser.add_argument(
-        "--observer",
-        choices=("minmax", "percentile", "entropy", "mse"),
-        default="mse",
-        help="int8: how a tensor's histogram becomes its range (default: mse)",
+        "--target",
+        choices=("openvino", "tensorrt"),
+        help="no engine: write the graph with Q/DQ placed for this vendor, as ONNX; it is int8, so it needs --calib",
     )
     parser.add_argument(
-        "--nearest-weights",
-        action="store_true",
-        help="int8: round weights to the nearest, without looking at what they will be multiplied with",
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: beside the graph, with suffix .engine; with --target, .qdq.onnx",
     )
-    parser.add_argument(
-        "--keep-float", default="", metavar="NAMES", help="int8: layers that stay float, separated by commas"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="ENGINE", help="default: beside the graph, with suffix .engine"
-    )
+    parser.add_argument("--force", action="store_true", help="overwrite the output")
+    add_int8_arguments(parser, auto=True)
+    auto_float.add_arguments(parser)
     gpu = parser.add_argument_group("tensorrt and tensorrt-rtx")
     gpu.add_argument(
         "--compute-capability",
@@ -64,37 +67,109 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="a plan for DeepStream: the picture is its only input; needs --max-people; 'extract' takes it out",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite the output")
+
+
+def add_int8_arguments(parser: ArgumentParser, auto: bool = False) -> None:
+    """What ``int8_options`` reads; with ``auto``, ``--keep-float`` says that it can be."""
+    int8 = parser.add_argument_group("int8")
+    int8.add_argument("--calib", type=Path, metavar="JSON", help="the table that calibrate wrote")
+    int8.add_argument(
+        "--observer",
+        choices=("minmax", "percentile", "entropy", "mse"),
+        default="mse",
+        help="how a tensor's histogram becomes its range (default: mse)",
+    )
+    int8.add_argument(
+        "--nearest-weights",
+        action="store_true",
+        help="round weights to the nearest, without looking at what they will be multiplied with",
+    )
+    int8.add_argument(
+        "--keep-float",
+        default="",
+        metavar="NAMES",
+        help="layers that stay float, separated by commas" + ("; 'auto' finds the worst ones" if auto else ""),
+    )
+
+
+def int8_options(arguments: Namespace) -> Int8Options:
+    from ..build import Int8Options
+
+    """From the command line; "auto" is no layer."""
+    keep = tuple(name for name in arguments.keep_float.split(",") if name not in ("", auto_float.AUTO))
+    return Int8Options(arguments.calib, arguments.observer, not arguments.nearest_weights, keep)
 
 
 def run(arguments: Namespace) -> int:
-    from ..build import Int8Options, build_engine
-    from ..engine_file import write_engine_file
-
-    output: Path = arguments.output or arguments.graph.with_suffix(".engine")
+    int8 = arguments.target is not None or arguments.precision == "int8"
+    if arguments.target is not None and arguments.precision not in (None, "int8"):
+        raise ValueError(f"--target places Q/DQ, which is int8, not {arguments.precision}")
+    if int8 != (arguments.calib is not None):
+        raise ValueError("--calib is what int8 needs, and nothing else: --precision int8 or --target")
+    auto = auto_float.AUTO in arguments.keep_float.split(",")
+    if auto and (arguments.target is not None or not int8):
+        raise ValueError("--keep-float auto measures int8 engines: it needs --precision int8, and no --target")
+    if auto and arguments.backend != "openvino":
+        raise ValueError("--keep-float auto measures what runs here, which is the openvino backend")
+    auto_float.check(arguments, auto)
+    suffix = ".engine" if arguments.target is None else ".qdq.onnx"
+    output: Path = arguments.output or arguments.graph.with_suffix(suffix)
     if output.absolute() == arguments.graph.absolute():
         raise ValueError(f"{output} is the graph itself; -o names another file")
-    if (arguments.precision == "int8") != (arguments.calib is not None):
-        raise ValueError("--precision int8 and --calib go together")
-    int8 = None
-    if arguments.calib is not None:
-        keep = tuple(name for name in arguments.keep_float.split(",") if name)
-        int8 = Int8Options(arguments.calib, arguments.observer, not arguments.nearest_weights, keep)
-    given = {name: getattr(arguments, name) for name in _OPTIONS}
-    options = {name: value for name, value in given.items() if value is not None}
     check_outputs([output], arguments.force)
+    return _write_graph(arguments, output) if arguments.target is not None else _write_engine(arguments, output)
+
+
+def _write_graph(arguments: Namespace, output: Path) -> int:
+    from ..build import quantized_graph
+
+    with Stages(enabled=not arguments.quiet) as stages:
+        stages(f"placing Q/DQ in {arguments.graph.name} for {arguments.target}")
+        content = quantized_graph(arguments.graph, arguments.target, int8_options(arguments))
+        with atomic_output(output) as temporary:
+            temporary.write_bytes(content)
+    if not arguments.quiet:
+        print(f"{printable(output)}: Q/DQ for {arguments.target}, {megabytes(len(content))}")
+    return 0
+
+
+def _write_engine(arguments: Namespace, output: Path) -> int:
+    from ..build import build_engine
+    from ..engine_file import write_engine_file
+
+    precision = arguments.precision or "fp32"
+    int8 = int8_options(arguments) if precision == "int8" else None
+    if int8 is not None and auto_float.AUTO in arguments.keep_float.split(","):
+        int8 = auto_float.choose(arguments, int8)
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"compiling {arguments.graph.name} for {arguments.backend}")
-        engine = build_engine(arguments.graph, arguments.backend, arguments.precision, int8, options)
+        given = {name: getattr(arguments, name) for name in _OPTIONS}
+        options = {name: value for name, value in given.items() if value is not None}
+        engine = build_engine(arguments.graph, arguments.backend, precision, int8, options)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_engine_file(output, engine)
         except OSError as error:
             raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+    if int8 is not None:
+        _warn_of_fallbacks(engine.model["layers"])
     if not arguments.quiet:
+        if int8 is not None and "auto" in int8.record:
+            for line in auto_float.summary(int8.record["auto"]):
+                print(printable(line))
         versions = ", ".join(f"{name} {version}" for name, version in engine.runtime.items())
         print(
             f"{printable(output)}: {printable(engine.model.get('architecture', '?'))}, {engine.precision}, {versions}, "
             f"{megabytes(output.stat().st_size)}"
         )
     return 0
+
+
+def _warn_of_fallbacks(layers: Sequence[Mapping[str, Any]]) -> None:
+    """Also where the user wants quiet: it is not what was asked for."""
+    total = max(sum(layer["macs"] for layer in layers), 1)
+    for layer in fell_back(layers):
+        say(
+            f"warning: {printable(layer['name'])} ({100 * layer['macs'] / total:.2f}% of the MACs) fell back to "
+            f"{layer['precision']}; 'inspect' lists what every layer runs as"
+        )

@@ -58,9 +58,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     scores.add_argument(
         "--gps",
         choices=("simple", "coco"),
-        help="definition (default: simple with --surface or a surface.npz beside --data, else coco)",
+        help="definition (default: simple with --surface or a surface.npz in --data or beside it, else coco)",
     )
-    scores.add_argument("--surface", type=Path, metavar="FILE", help="for simple (default: surface.npz beside --data)")
+    scores.add_argument(
+        "--surface", type=Path, metavar="FILE", help="for simple (default: surface.npz in --data or beside it)"
+    )
     scores.add_argument(
         "--geodesics",
         type=Path,
@@ -118,7 +120,7 @@ def run(arguments: Namespace) -> int:
 
     coco_tools("coco")  # missing, it would be missed at the end
     dataset = Dataset.load(arguments.data, annotations=arguments.annotations, images=arguments.images)
-    gps = _definition(arguments)
+    gps = gps_of(arguments)
     if arguments.limit is not None:
         dataset = dataset.first(arguments.limit)
     with ExitStack() as stack:
@@ -147,7 +149,8 @@ def run(arguments: Namespace) -> int:
     return 1 if evaluations[0].failures else 0
 
 
-def _definition(arguments: Namespace) -> GpsDefinition:
+def gps_of(arguments: Namespace) -> GpsDefinition:
+    """The definition of GPS that ``--gps``, ``--surface``, ``--geodesics`` and ``--data`` mean."""
     from ..evaluate import default_surface, gps_definition
 
     surface = arguments.surface or default_surface(arguments.data)

@@ -1,4 +1,4 @@
-"""Placing channels-last layout at the custom nodes' boundaries, for vendors whose convolutions work in it anyway.
+"""Layout at the custom nodes' boundaries, placed by ``build`` for vendors whose convolutions work channels-last anyway.
 
 The graph stays NCHW by declaration; a Transpose around each custom node says that the node itself reads and writes
 NHWC. The vendor's compiler then drops each Transpose against its own internal layout, and RoIAlign finds the channels
@@ -7,10 +7,13 @@ of a pixel side by side, which makes it several times faster.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from .graph import DOMAIN
 
+#: The output that ``pack_maps`` makes.
+PACKED = "maps"
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
 # Which inputs are feature maps (rank 4) follows from the shapes of these nodes' contracts: all but the last few.
 _SMALL_INPUTS = {"GenerateProposals": 2, "MultilevelRoiAlign": 2}
@@ -39,14 +42,19 @@ def place_nhwc(model: ir.Model) -> None:
 
 def _write_nhwc(graph: ir.Graph, node: ir.Node) -> None:
     output = node.outputs[0]
-    output.shape = _permuted(output.shape, _TO_NHWC)
     # Quantised features are dequantised first: OpenVINO swaps a Transpose and the conversion behind it, and then no
     # longer sees that the next convolution reads integers.
     readers = [use.node for use in output.uses()]
     if len(readers) == 1 and readers[0].op_type == "DequantizeLinear":
-        node = readers[0]
-        output = node.outputs[0]
         output.shape = _permuted(output.shape, _TO_NHWC)
+        node = readers[0]
+    _transpose_back(graph, node)
+
+
+def _transpose_back(graph: ir.Graph, node: ir.Node) -> None:
+    """``node`` writes NHWC now; everybody who reads it gets NCHW."""
+    output = node.outputs[0]
+    output.shape = _permuted(output.shape, _TO_NHWC)
     name = output.name
     back = _transpose(output, _TO_NCHW, f"{name}/nchw")
     ir.convenience.replace_all_uses_with(output, back.outputs[0])
@@ -67,3 +75,58 @@ def _transpose(source: ir.Value, permutation: list[int], name: str) -> ir.Node:
 
 def _permuted(shape: ir.Shape | None, permutation: list[int]) -> ir.Shape | None:
     return None if shape is None else ir.Shape([shape[axis] for axis in permutation])
+
+
+def pack_maps(model: ir.Model, maps: list[str]) -> dict[str, object] | None:
+    """Let the graph give all of a person's maps as its convolution makes them, in one output ``maps``, in place.
+
+    Cutting them apart and undoing the pixel shuffle would cost as much as the DensePose head's largest convolution;
+    ``ChartResult`` reads them as they are. Exact. Returns its attributes ``channels`` and ``block``, or None where the
+    maps are not one tensor cut along its channels, which leaves the graph as it is.
+    """
+    graph = model.graph
+    outputs = [value for value in graph.outputs if value.name in maps]
+    split = outputs[0].producer() if outputs else None
+    if split is None or split.op_type != "Split" or [value.name for value in split.outputs] != maps:
+        return None
+    source, block = split.inputs[0], 1
+    shapes = [value.shape for value in split.outputs]
+    if source is None or any(shape is None or not isinstance(shape[1], int) for shape in shapes):
+        return None
+    shuffle = source.producer()
+    if shuffle is not None and shuffle.op_type == "DepthToSpace" and len(source.uses()) == 1:
+        mode = shuffle.attributes.get("mode")
+        if mode is not None and mode.as_string() == "CRD":
+            source, block = shuffle.inputs[0], shuffle.attributes["blocksize"].as_int()
+            assert source is not None
+    kept = [value for value in graph.outputs if value.name not in maps]
+    graph.outputs.clear()
+    graph.outputs.extend([*kept, source])
+    graph.remove([split] + ([shuffle] if shuffle is not None and block > 1 else []), safe=True)
+    source.name = PACKED
+    return {"channels": [shape[1] for shape in shapes if shape is not None], "block": block}
+
+
+def take_bytes(model: ir.Model) -> dict[str, float | int] | None:
+    """Let the graph take ``image`` already quantised and channels-last, as its first convolution reads it, in place.
+
+    The engine's preprocessing then writes bytes instead of floats, and nothing is left to convert. Returns the
+    quantisation, ``scale`` and ``zero_point``; None where the picture is not read through one uint8 quantisation.
+    """
+    graph = model.graph
+    image = next(value for value in graph.inputs if value.name == "image")
+    readers = [use.node for use in image.uses()]
+    if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+        return None
+    quantize = readers[0]
+    constants = [value.const_value.numpy() for value in quantize.inputs[1:] if value and value.const_value]
+    if len(constants) != 2 or constants[1].dtype != np.uint8 or constants[0].size != 1:
+        return None
+    dequantize = [use.node for use in quantize.outputs[0].uses()]
+    if len(dequantize) != 1 or dequantize[0].op_type != "DequantizeLinear":
+        return None
+    image.dtype, image.shape = ir.DataType.UINT8, _permuted(image.shape, _TO_NHWC)
+    dequantize[0].replace_input_with(0, image)
+    graph.remove(quantize, safe=True)
+    _transpose_back(graph, dequantize[0])
+    return {"scale": float(constants[0]), "zero_point": int(constants[1])}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from densepose_engine import Engine
-from densepose_engine.__main__ import main
+from densepose_engine.cli import main
 
 # Figures of the oracle's README.
 EXPECTED_AP = {"box": 53.49, "gps": 14.2, "gpsm": 19.68}

@@ -1,0 +1,195 @@
+"""Moving the worst layers back to float until INT8 loses no more than the user allows.
+
+What it loses is a number: with labels, points of AP; without, the drift of its results from FP32's (``drift_percent``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .backends import backend_module
+from .build import compile_graph, describe_int8
+from .engine import Engine
+from .errors import BuildError, DensePoseEngineError
+from .evaluation.drift import Drift, drift
+from .result import DensePoseResult
+
+if TYPE_CHECKING:
+    from .calibration.quantizer import Quantizer
+    from .engine_file import EngineFile
+    from .evaluate import Dataset, Evaluation, GpsDefinition
+
+#: More layers than these in float are another engine; then INT8 is not what the model needs.
+MOST_LAYERS = 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer that went back to float: the drop with it, and how much less that is than before."""
+
+    layer: str
+    drop: float
+    bought: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen. ``before`` and ``after`` are the drop of the engine without and with ``steps``."""
+
+    bound: float
+    before: float
+    after: float
+    steps: tuple[Step, ...]
+    rejected: tuple[str, ...]
+    """Layers that were tried and bought nothing; they run in INT8."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def choose(
+    drop: Callable[[Collection[str]], float],
+    ranking: Callable[[], Iterable[str]],
+    bound: float,
+    *,
+    keep_float: Collection[str] = (),
+    most: int = MOST_LAYERS,
+    notify: Callable[[str], None] = lambda text: None,
+) -> Choice:
+    """Move layers to float, one after the other, until the drop is at most ``bound``.
+
+    A layer that buys nothing goes back to INT8. It ends with the ranking, or with ``most`` layers in float.
+
+    Args:
+        drop: of an engine with these layers in float; each call builds and measures one.
+        ranking: the worst layers first; asked for only where the bound is not kept without.
+        keep_float: who is float in any case.
+        notify: called with a sentence after each measurement.
+
+    Raises:
+        BuildError: the bound cannot be kept; its message names the layers that bought most.
+    """
+    kept = list(keep_float)
+    before = current = drop(kept)
+    notify(f"drop {before:.2f}, allowed {bound:.2f}")
+    steps: list[Step] = []
+    rejected: list[str] = []
+    for layer in ranking() if current > bound else ():
+        after = drop([*kept, layer])
+        bought = current - after
+        if bought <= 0:
+            rejected.append(layer)
+            notify(f"{layer} in float: drop {after:.2f}, it buys nothing and stays INT8")
+            continue
+        notify(f"{layer} in float: drop {after:.2f}, it buys {bought:.2f}")
+        kept.append(layer)
+        steps.append(Step(layer, after, bought))
+        current = after
+        if current <= bound or len(steps) == most:
+            break
+    if current > bound:
+        names = ",".join(kept)
+        found = f"the best found is {current:.2f}, with --keep-float {names}" if steps else "no layer in float helps"
+        raise BuildError(
+            f"the drop of {before:.2f} cannot be brought down to {bound:.2f} by keeping layers in float: {found}; "
+            "allow more, calibrate on more pictures like those that it is measured on, or use --precision bf16"
+        )
+    return Choice(bound, before, current, tuple(steps), tuple(rejected))
+
+
+# ---- what INT8 loses -------------------------------------------------------------------------------------------------
+
+
+def drift_percent(moved: Drift) -> float:
+    """How much of FP32's results is different, 0 .. 100: people whom only one side has, and of the others, the pixels
+    of their patches with another part. 0 where neither finds anybody."""
+    people = moved.matched + moved.only_reference + moved.only_other
+    return 100 * (1 - moved.matched * moved.label_agreement / people) if people else 0.0
+
+
+def ap_drop(reference: Evaluation, other: Evaluation) -> float:
+    """FP32's AP less the other's, in points: of boxes or of GPS, whichever lost more. Raises without annotations."""
+    losses = [getattr(reference, name).ap - getattr(other, name).ap for name in ("box", "gps")]
+    if np.isnan(losses).any():
+        raise DensePoseEngineError("there is nobody annotated whom AP could be measured on; use --pictures instead")
+    return max(losses)
+
+
+class Trials:
+    """Builds engines of one graph that differ in who stays float, and measures what each loses against FP32.
+
+    Args:
+        score: what a run over the pictures gives, of an engine.
+        loss: from FP32's score and another's to a number.
+    """
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        description: dict[str, Any],
+        score: Callable[[Engine], Any],
+        loss: Callable[[Any, Any], float],
+    ) -> None:
+        self._quantizer, self._description = quantizer, description
+        self._score, self._loss = score, loss
+        self._reference: Any = None
+
+    def drop(self, keep_float: Collection[str]) -> float:
+        """What the engine with these layers in float loses."""
+        if self._reference is None:
+            self._reference = self._scored(
+                compile_graph(self._quantizer.model(), self._description, "openvino", "fp32")
+            )
+        model, placement = self._quantizer(keep_float)
+        description = {**self._description, "int8": describe_int8(self._quantizer, placement)}
+        return self._loss(self._reference, self._scored(compile_graph(model, description, "openvino", "int8")))
+
+    def _scored(self, file: EngineFile) -> Any:
+        with Engine(backend_module(file.backend).load(file, num_requests=1), file) as engine:
+            return self._score(engine)
+
+
+def trials_with_labels(
+    quantizer: Quantizer,
+    description: dict[str, Any],
+    dataset: Dataset,
+    gps: GpsDefinition,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Trials:
+    """The drop is ``ap_drop`` on annotated pictures; ``advance`` gets how many of them are done, 0 first."""
+    from .evaluate import evaluate_engine
+
+    def score(engine: Engine) -> Evaluation:
+        done = itertools.count(1)
+        advance(0)
+        return evaluate_engine(engine, dataset, gps, advance=lambda: advance(next(done)))
+
+    return Trials(quantizer, description, score, ap_drop)
+
+
+def trials_without_labels(
+    quantizer: Quantizer,
+    description: dict[str, Any],
+    pictures: Sequence[np.ndarray],
+    advance: Callable[[int], None] = lambda done: None,
+) -> Trials:
+    """The drop is ``drift_percent`` on pictures, uint8 RGB arrays; ``advance`` gets how many are done, 0 first."""
+
+    def score(engine: Engine) -> list[DensePoseResult]:
+        results = []
+        advance(0)
+        for done, picture in enumerate(pictures, 1):
+            results.append(engine.infer(picture))
+            advance(done)
+        return results
+
+    def loss(reference: list[DensePoseResult], other: list[DensePoseResult]) -> float:
+        return drift_percent(drift(reference, other))
+
+    return Trials(quantizer, description, score, loss)
