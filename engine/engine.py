@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -15,6 +18,7 @@ from .engine_file import EngineFile, read_engine_file
 from .errors import EngineFileError
 from .preprocess import letterbox_size, padded_size, shortest_edge_size, to_rgb_array
 from .result import DensePoseResult
+from .stream import BoundedExecutor, stream
 
 if TYPE_CHECKING:
     from .preprocess import Picture
@@ -38,12 +42,17 @@ class Engine:
     ``close`` frees the memory.
     """
 
-    def __init__(self, session: Session, file: EngineFile, num_threads: int | None = None) -> None:
+    def __init__(
+        self, session: Session, file: EngineFile, num_threads: int | None = None, num_requests: int = 1
+    ) -> None:
         self._session: Session | None = session
         self._model = file.model
         self.backend = file.backend
         self.precision = file.precision
         self._num_threads = num_threads or os.cpu_count() or 1
+        self._num_requests = num_requests
+        self._executor: BoundedExecutor | None = None
+        self._lock = threading.Lock()
         try:
             data = file.model["input"]
             self._input_size: tuple[int, int] | None = tuple(data["size"]) if data["size"] else None
@@ -72,8 +81,10 @@ class Engine:
         device: str | None = None,
         num_threads: int | None = None,
         num_requests: int = 4,
+        num_streams: int = 1,
         cache_dir: str | os.PathLike[str] | None = "auto",
         warm_up: int = 8,
+        profile: bool = False,
     ) -> Engine:
         """Load and compile the engine at ``path``.
 
@@ -81,9 +92,12 @@ class Engine:
             device: None for the backend's own: "CPU" for openvino, "cuda" (or "cuda:1", ...) for tensorrt.
             num_threads: of the whole engine; None leaves it to the runtime.
             num_requests: how many callers can be inside ``infer`` at once; further ones wait.
+            num_streams: how many graphs run at once, sharing the threads; more than 1 is for throughput, and latency
+                pays for it.
             cache_dir: where compiled graphs are kept for a faster next load; "auto" is the user's cache folder, None
                 turns it off. A folder that cannot be written is no error.
             warm_up: the head is run for 1 .. this many people, so that no count pays a first-time cost later; 0: none.
+            profile: count the time of every layer, for ``bench``; costs speed.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -92,6 +106,7 @@ class Engine:
         """
         for name, value, least in (
             ("num_requests", num_requests, 1),
+            ("num_streams", num_streams, 1),
             ("warm_up", warm_up, 0),
             ("num_threads", num_threads, 1),
         ):
@@ -101,9 +116,15 @@ class Engine:
         cache = default_cache_dir() if cache_dir == "auto" else None if cache_dir is None else Path(cache_dir)
         try:
             session = backend_module(file.backend).load(
-                file, device=device, num_threads=num_threads, num_requests=num_requests, cache_dir=cache
+                file,
+                device=device,
+                num_threads=num_threads,
+                num_requests=num_requests,
+                num_streams=num_streams,
+                cache_dir=cache,
+                profile=profile,
             )
-            engine = cls(session, file, num_threads)
+            engine = cls(session, file, num_threads, num_requests)
         except EngineFileError as error:
             raise EngineFileError(f"{path}: {error}") from error
         engine._warm_up(warm_up)
@@ -163,6 +184,70 @@ class Engine:
             return [self._infer(to_rgb_array(one), settings) for one in image]
         return self._infer(to_rgb_array(image), settings)
 
+    def infer_async(
+        self,
+        image: Picture,
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_people: int | None = None,
+        max_proposals: int | None = None,
+    ) -> Future[DensePoseResult]:
+        """Begin with one picture and come back at once; ``infer`` says what the arguments are.
+
+        While as many pictures as ``num_requests`` are in work, a call waits for one of them to be done: whoever brings
+        pictures faster than they can be worked on is slowed down and needs no more memory.
+
+        Returns:
+            A future of the result; what is wrong with the picture is raised by its ``result()``. The picture must not
+            be changed before that.
+
+        Raises:
+            ValueError: a setting is out of range, or the engine is closed.
+        """
+        settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
+        with self._lock:
+            if self._session is None:
+                raise ValueError("this engine is closed; load it again")
+            if self._executor is None:
+                self._executor = BoundedExecutor(self._num_requests)
+            executor = self._executor
+        return executor.submit(lambda: self._infer(to_rgb_array(image), settings))
+
+    def stream(
+        self,
+        frames: Iterable[Picture],
+        *,
+        depth: int | None = None,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_people: int | None = None,
+        max_proposals: int | None = None,
+    ) -> Iterator[tuple[Picture, DensePoseResult]]:
+        """Results of many frames in their order, each with its frame: ``for frame, result in engine.stream(camera)``.
+
+        Reading, resizing, the network and chart decoding of neighbouring frames overlap. A thread of its own reads
+        ``frames``, at most ``depth`` ahead of what was handed out; who takes results slowly slows reading down.
+
+        Args:
+            frames: pictures as ``infer`` takes them. An array must not be changed before its result is there.
+            depth: frames in work, at least 1; None: as many as the engine has requests.
+            Others: as ``infer``.
+
+        Raises:
+            ValueError: a setting is out of range, or the engine is closed; at once.
+            Others: what ``infer`` or ``frames`` raise, in their frame's place. It ends the stream. Ending it early
+                (``break``, ``close``) waits for the frames in work, then no thread is left.
+        """
+        if depth is None:
+            depth = self._num_requests
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+            raise ValueError(f"depth must be an integer of at least 1, not {depth!r}")
+        if self._session is None:
+            raise ValueError("this engine is closed; load it again")
+        settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
+        return stream(lambda frame: self._infer(to_rgb_array(frame), settings), frames, depth)
+
     @property
     def input_size(self) -> tuple[int, int] | None:
         """(height, width) of the network's input; None for a dynamic engine."""
@@ -174,10 +259,14 @@ class Engine:
         return self._model
 
     def close(self) -> None:
-        """Free the compiled graph; ``infer`` raises ValueError afterwards."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        """Wait for what ``infer_async`` began and free the compiled graph; ``infer`` raises ValueError afterwards."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+            session, self._session = self._session, None
+        if executor is not None:
+            executor.close()
+        if session is not None:
+            session.close()
 
     def __enter__(self) -> Engine:
         return self

@@ -38,15 +38,16 @@ def duration(seconds: float) -> str:
 
 
 class ProgressBar:
-    """Steps done of ``total``, and when it will be finished.
+    """Steps done of ``total`` (0: nobody knows how many there will be), and when it will be finished.
 
+    ``rate``: say how many steps a second there are.
     Print to the same terminal only after ``clear``; the next ``advance`` draws the bar again.
     """
 
-    def __init__(self, total: int, unit: str, enabled: bool = True) -> None:
-        self._total, self._unit = total, unit
+    def __init__(self, total: int, unit: str, enabled: bool = True, rate: bool = False) -> None:
+        self._total, self._unit, self._rate = total, unit, rate
         self._stream = sys.stderr
-        self._enabled = enabled and self._stream is not None and total > 0
+        self._enabled = enabled and self._stream is not None
         self._terminal = _is_terminal(self._stream)
         self._done = 0
         self._start = time.monotonic()
@@ -65,8 +66,8 @@ class ProgressBar:
             say(text)
             return
         columns = _columns()
-        bar = max(min(columns - len(text) - 3, 40), 0)
-        filled = bar * self._done // self._total
+        bar = max(min(columns - len(text) - 3, 40), 0) if self._total else 0
+        filled = min(bar * self._done // max(self._total, 1), bar)
         drawn = f"[{'=' * filled}{' ' * (bar - filled)}] {text}" if bar else text
         self._stream.write(_ERASE + drawn[:columns])
         self._stream.flush()
@@ -89,8 +90,12 @@ class ProgressBar:
         self.clear()
 
     def _text(self, elapsed: float) -> str:
-        left = elapsed / self._done * (self._total - self._done)
-        return f"{self._done}/{self._total} {self._unit}, {duration(elapsed)} gone, {duration(left)} left"
+        rate = f", {self._done / max(elapsed, 1e-9):.1f} {self._unit} per second" if self._rate else ""
+        if not self._total:
+            return f"{self._done} {self._unit}, {duration(elapsed)} gone{rate}"
+        # A total may be an estimate, and too low.
+        left = elapsed / self._done * max(self._total - self._done, 0)
+        return f"{self._done}/{self._total} {self._unit}, {duration(elapsed)} gone, {duration(left)} left{rate}"
 
 
 class Stages:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
@@ -24,6 +25,16 @@ from ..errors import BackendUnavailable
 _MODULES = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """What a layer of the compiled graph took in one run; ``type`` and ``kernel`` are the vendor's words."""
+
+    name: str
+    type: str
+    kernel: str
+    milliseconds: float
+
+
 class Request(Protocol):
     """One picture's way through the graph. Everything it hands out is borrowed until the request is given back."""
 
@@ -32,6 +43,9 @@ class Request(Protocol):
 
     def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
         """Run the graph on the image and the other inputs; outputs by name. ``InferenceError`` if the runtime fails."""
+
+    def profile(self) -> list[LayerTime]:
+        """Times of the last run's layers in order, of a session that was loaded with ``profile=True``."""
 
 
 class Session(Protocol):

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..engine_file import EngineFile
 from ..errors import BackendUnavailable, BuildError, EngineFileError, InferenceError
+from . import LayerTime
 from .openvino_layers import read_layers
 
 _EXTENSION = Path(__file__).resolve().parent.parent / "libdensepose_openvino.so"
@@ -97,7 +98,9 @@ def load(
     device: str | None = None,
     num_threads: int | None = None,
     num_requests: int = 4,
+    num_streams: int = 1,
     cache_dir: Path | None = None,
+    profile: bool = False,
 ) -> OpenvinoSession:
     """Compile an engine's graph for this machine (see ``Engine.load`` for the options)."""
     if (device or "CPU").upper() != "CPU":
@@ -116,11 +119,13 @@ def load(
     core = make_core()
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
+        "NUM_STREAMS": str(num_streams),
         "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[engine.precision],
     }
     if num_threads is not None:
         config["INFERENCE_NUM_THREADS"] = num_threads
+    if profile:
+        config["PERF_COUNT"] = True
     try:
         model = core.read_model(engine.payload["model.xml"], engine.payload.get("model.bin", b""))
         compiled = _compile(core, model, config, cache_dir)
@@ -158,9 +163,10 @@ class OpenvinoRequest:
         self._layout = layout
         # Asked for once: each question costs as much as a small layer.
         self._settings = {
-            name: request.get_tensor(name).data
+            name: request.get_tensor(port).data
             for port in request.model_inputs
-            if (name := port.get_any_name()) != "image"
+            for name in port.get_names()
+            if name != "image"
         }
 
     def image(self, height: int, width: int) -> np.ndarray:
@@ -178,6 +184,12 @@ class OpenvinoRequest:
             return {name: self._request.get_tensor(name).data for name in self._names}
         except RuntimeError as error:
             raise InferenceError(f"OpenVINO failed on this picture: {_first_lines(error)}") from error
+
+    def profile(self) -> list[LayerTime]:
+        return [
+            LayerTime(layer.node_name, layer.node_type, layer.exec_type, 1e3 * layer.real_time.total_seconds())
+            for layer in self._request.profiling_info
+        ]
 
 
 class OpenvinoSession:

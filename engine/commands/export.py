@@ -35,6 +35,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="any size: pictures are resized by their shorter side, as detectron2 does",
     )
     parser.add_argument(
+        "--ops",
+        choices=("custom", "standard"),
+        default="custom",
+        help="operators of the graph: custom ones, which build makes the fastest engines of, or plain ONNX only, for "
+        "other runtimes (default: custom)",
+    )
+    parser.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the configuration, as in detectron2"
     )
     parser.add_argument("--force", action="store_true", help="overwrite the output")
@@ -54,6 +61,7 @@ def run(arguments: Namespace) -> int:
             output,
             arguments.input_size,
             arguments.opts,
+            ops=arguments.ops,
             on_stage=stages,
         )
     if not arguments.quiet:

@@ -16,6 +16,7 @@ from ..output_files import OutputError, atomic_output, check_outputs
 from ..pictures import Picture, find_pictures
 from ..progress import ProgressBar, Stages
 from ..terminal import printable, say
+from ..video import is_video
 from .arguments import count, fraction, positive
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from ..result import DensePoseResult
 
 NAME = "infer"
-HELP = "dense poses of the people in pictures"
+HELP = "dense poses of the people in pictures or in a video"
 DEFAULT_OUTPUT = Path("out")
 DEFAULT_SCORE_THRESHOLD = 0.5
 _SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
 # Of zlib's levels, what costs a third of the default's time for a tenth more bytes.
 _PNG_COMPRESSION = 3
+# One frame being resized, one in the network, one whose charts are decoded.
+_VIDEO_REQUESTS = 3
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------
@@ -166,7 +169,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PICTURE",
-        help="picture, or folder that is searched for pictures (hidden and linked folders inside are left out)",
+        help="picture, or folder that is searched for pictures (hidden and linked folders inside are left out); or one "
+        "video (needs densepose-engine[video])",
     )
     output = parser.add_argument_group(
         "output",
@@ -174,21 +178,22 @@ def add_arguments(parser: ArgumentParser) -> None:
         "NAME.iuv.png (part 0..24, U * 255 and V * 255 as red, green and blue; OpenCV reads them in\n"
         "reverse) and NAME.npz (boxes, scores, labels and uv of every person). NAME is the picture's path\n"
         "below the folder that was given, without suffix; pictures that would share a name keep their\n"
-        "suffix: a.jpg.npz, a.png.npz.",
+        "suffix: a.jpg.npz, a.png.npz. Of a video, a video with one of the overlays (default: parts), without\n"
+        "sound; -o may name it.",
     )
     output.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FOLDER",
-        help=f"default: {DEFAULT_OUTPUT}; with --json and no -o, no file is written",
+        help=f"default: {DEFAULT_OUTPUT}; with --json and no -o, no file is written; of a video also the FILE",
     )
     output.add_argument(
         "--save", type=_kinds, metavar="KIND,...", help=f"which files (default: {','.join(OUTPUT_KINDS)})"
     )
     output.add_argument("--force", action="store_true", help="overwrite outputs")
     output.add_argument(
-        "--json", action="store_true", help="one line of JSON per picture on stdout, and nothing else there"
+        "--json", action="store_true", help="one line of JSON per picture or frame on stdout, and nothing else there"
     )
 
     settings = parser.add_argument_group("people", "Defaults are the model's own, but for the score.")
@@ -224,23 +229,17 @@ def run(arguments: Namespace) -> int:
     # Everything that can be found wrong is found before the engine is loaded and before the first file is written.
     if not arguments.engine.exists():
         raise FileNotFoundError(f"there is no engine {arguments.engine}")
+    settings = {name: getattr(arguments, name) for name in _SETTINGS}
+    if any(is_video(path) for path in arguments.pictures):
+        from . import infer_video
+
+        return infer_video.run(arguments, DEFAULT_OUTPUT, lambda: _load(arguments, _VIDEO_REQUESTS), settings)
     pictures = find_pictures(arguments.pictures, folder)
     if folder is not None:
         _check(pictures, folder, kinds, arguments.force)
 
-    from ..engine import Engine
-
-    with Stages(enabled=not arguments.quiet) as stages:
-        stages(f"loading {arguments.engine.name}")
-        engine = Engine.load(
-            arguments.engine,
-            device=arguments.device,
-            num_threads=arguments.threads,
-            num_requests=1,
-            cache_dir=None if arguments.no_cache else (arguments.cache_dir or "auto"),
-        )
+    engine = _load(arguments, 1)
     tally = _Tally(len(pictures))
-    settings = {name: getattr(arguments, name) for name in _SETTINGS}
     try:
         with engine, ProgressBar(len(pictures), "pictures", enabled=not arguments.quiet) as bar:
             for outcome in infer_pictures(engine, pictures, folder, kinds, **settings):
@@ -252,6 +251,20 @@ def run(arguments: Namespace) -> int:
         if not arguments.quiet and tally.done:
             say(tally.summary(folder))
     return 1 if tally.failed else 0
+
+
+def _load(arguments: Namespace, num_requests: int) -> Engine:
+    from ..engine import Engine
+
+    with Stages(enabled=not arguments.quiet) as stages:
+        stages(f"loading {arguments.engine.name}")
+        return Engine.load(
+            arguments.engine,
+            device=arguments.device,
+            num_threads=arguments.threads,
+            num_requests=num_requests,
+            cache_dir=None if arguments.no_cache else (arguments.cache_dir or "auto"),
+        )
 
 
 def _check(pictures: Sequence[Picture], folder: Path, kinds: Sequence[str], force: bool) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from .config import ModelConfig
 
+#: What a graph can be made of.
+CUSTOM_OPS, STANDARD_OPS = OPS = ("custom", "standard")
 _NEEDED = ("torch", "onnx", "onnx_ir", "onnxscript", "yaml")
 
 
@@ -33,6 +35,7 @@ def export_checkpoint(
     input_size: tuple[int, int] | None = None,
     overrides: Sequence[str] = (),
     *,
+    ops: str = CUSTOM_OPS,
     on_stage: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Write the graph of a detectron2 configuration and its checkpoint.
@@ -43,6 +46,8 @@ def export_checkpoint(
         output: the ONNX file; replaced in one step, and only if everything succeeded.
         input_size: (height, width) of the network's input, multiples of 32; None for any size.
         overrides: KEY, VALUE, KEY, VALUE ... over the configuration, as on detectron2's command line.
+        ops: "custom" for a graph with our operators, which engines are built from; "standard" for the same network in
+            plain ONNX operators, which any runtime runs, more slowly.
         on_stage: told what is being done, for a progress display.
 
     Returns:
@@ -54,7 +59,10 @@ def export_checkpoint(
         ExportError: torch cannot convert the model, or ``input_size`` is not usable.
         BackendUnavailable: torch or onnx is not installed.
         OutputError: ``output`` cannot be written.
+        ValueError: there are no such ``ops``.
     """
+    if ops not in OPS:
+        raise ValueError(f"ops must be {' or '.join(OPS)}, not {ops!r}")
     _require_runtimes()
     from .checkpoint import load_checkpoint
     from .config import load_config
@@ -67,7 +75,7 @@ def export_checkpoint(
         "config": {"name": Path(config).name, "sha256": _sha256_of_file(config), "overrides": list(overrides)},
         "weights": {"name": Path(weights).name, "sha256": _sha256_of_file(weights)},
     }
-    return _export(model_config, arrays, Path(output), input_size, provenance, stage)
+    return _export(model_config, arrays, Path(output), input_size, provenance, stage, ops)
 
 
 def export_model(
@@ -105,6 +113,7 @@ def _export(
     input_size: tuple[int, int] | None,
     provenance: dict[str, Any],
     stage: Callable[[str], None],
+    ops: str = CUSTOM_OPS,
 ) -> dict[str, Any]:
     import onnx
     import onnx_ir as ir
@@ -123,6 +132,10 @@ def _export(
     }
     stage("converting the model to ONNX")
     exported = export_graph(model, input_size, provenance)
+    if ops == STANDARD_OPS:
+        from .standard import expand_custom_nodes
+
+        expand_custom_nodes(exported)
     stage("checking and writing the graph")
     proto = ir.to_proto(exported)
     try:

@@ -1,0 +1,94 @@
+"""Many frames through one engine: several in work at once, results in order, and only as many as there is room for.
+
+While one frame is in the network, the next is being read and resized, and the last one's charts are decoded.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from .preprocess import Picture
+    from .result import DensePoseResult
+
+_Result = TypeVar("_Result")
+_END = object()
+
+
+class BoundedExecutor:
+    """Threads that take work, as much as ``size`` tasks; who brings more waits until one is done."""
+
+    def __init__(self, size: int) -> None:
+        self._room = threading.Semaphore(size)
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="densepose-engine")
+
+    def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
+        """Start ``task`` as soon as there is room."""
+        self._room.acquire()
+        try:
+            future = self._pool.submit(task)
+        except RuntimeError as error:  # it was closed while we waited
+            self._room.release()
+            raise ValueError("this engine is closed; load it again") from error
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def close(self) -> None:
+        """Wait for what is in work; nothing can be submitted afterwards."""
+        self._pool.shutdown(wait=True)
+
+
+def stream(
+    infer: Callable[[Picture], DensePoseResult], frames: Iterable[Picture], depth: int
+) -> Iterator[tuple[Picture, DensePoseResult]]:
+    """Pairs of frame and result, in the frames' order.
+
+    Args:
+        infer: what makes a result of a frame; several threads call it.
+        frames: read by a thread of their own, one after the other, never more than ``depth`` ahead of the caller.
+        depth: frames that are read but whose results were not yet handed out.
+
+    What ``frames`` or ``infer`` raise is raised here, after the results of all frames before it, and ends the stream.
+    When the iterator is closed or dropped, work in progress is waited for and no thread is left.
+    """
+    stop = threading.Event()
+    room = threading.Semaphore(depth)
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    workers = ThreadPoolExecutor(depth, thread_name_prefix="densepose-engine stream")
+
+    def work(frame: Picture) -> tuple[Picture, DensePoseResult]:
+        return frame, infer(frame)
+
+    def read() -> None:
+        try:
+            source = iter(frames)
+            while True:
+                room.acquire()
+                if stop.is_set():
+                    return
+                frame = next(source, _END)
+                if frame is _END:
+                    break
+                waiting.put(workers.submit(work, frame))  # type: ignore[arg-type]
+            waiting.put(_END)
+        except BaseException as error:  # also KeyboardInterrupt and SystemExit, which are the caller's
+            waiting.put(error)
+
+    reader = threading.Thread(target=read, name="densepose-engine reader", daemon=True)
+    reader.start()
+    try:
+        while (entry := waiting.get()) is not _END:
+            if isinstance(entry, BaseException):
+                raise entry
+            result = entry.result()
+            room.release()
+            yield result
+    finally:
+        stop.set()
+        room.release()
+        reader.join()
+        workers.shutdown(wait=True, cancel_futures=True)
