@@ -122,10 +122,20 @@ class Tensorrt:
         device: str | None = None,
         num_threads: int | None = None,
         num_requests: int = 4,
+        num_streams: int = 1,
         cache_dir: Path | None = None,
+        profile: bool = False,
     ) -> TensorrtSession:
-        """Deserialise a plan on the GPU ``device`` ("cuda", "cuda:1"; see ``Engine.load`` for the options)."""
+        """Deserialise a plan on the GPU ``device`` ("cuda", "cuda:1"; see ``Engine.load`` for the options).
+
+        Every request has a stream of its own, whatever ``num_streams`` says; there are no threads to count, and a plan
+        needs no cache.
+        """
         ordinal = _ordinal(device, self.backend)
+        if profile:
+            raise BackendUnavailable(
+                f"the {self.backend} backend does not time layers; 'extract' the plan and use trtexec --dumpProfile"
+            )
         if PLAN not in engine.payload:
             raise EngineFileError(f"this engine says it is for {self.backend}, but its payload is not; build it again")
         if engine.runtime.get("interface") == "deepstream":
