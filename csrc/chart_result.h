@@ -43,16 +43,6 @@ DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_
   return {low, low + (low < map_size - 1 ? 1 : 0), 1.0f - high_weight, high_weight};
 }
 
-// One channel of a map at one output pixel; horizontally first, as torch sums.
-DENSEPOSE_HD float sample_map(const float* map, std::int64_t row_stride, std::int64_t pixel_stride, const MapTap& y,
-                              const MapTap& x) {
-  const float* low = map + y.low * row_stride;
-  const float* high = map + y.high * row_stride;
-  const float top = low[x.low * pixel_stride] * x.low_weight + low[x.high * pixel_stride] * x.high_weight;
-  const float bottom = high[x.low * pixel_stride] * x.low_weight + high[x.high * pixel_stride] * x.high_weight;
-  return top * y.low_weight + bottom * y.high_weight;
-}
-
 // Inputs: coarse_segm, fine_segm, u, v, boxes_original, and any number of
 // confidence maps
 //   coarse_segm     float32 [N, Kc, S, S] logits (NHWC: [N, S, S, Kc], and so
@@ -99,6 +89,8 @@ struct ChartResult {
   void validate() const;
   void infer(Span<const Tensor> inputs, Span<Tensor> outputs) const;
   void run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const;
+  std::size_t workspace_bytes(Span<const Tensor> inputs) const;
+  void launch(Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace, CudaStream stream) const;
 };
 
 }  // namespace densepose

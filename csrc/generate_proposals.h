@@ -54,6 +54,8 @@ struct GenerateProposals {
   void validate() const;
   void infer(Span<const Tensor> inputs, Span<Tensor> outputs) const;
   void run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const;
+  std::size_t workspace_bytes(Span<const Tensor> inputs) const;
+  void launch(Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace, CudaStream stream) const;
 };
 
 }  // namespace densepose

@@ -8,6 +8,7 @@
 #include "nms.h"
 #include "picture_sizes.h"
 #include "ranking.h"
+#include "rpn_level.h"
 
 namespace densepose {
 namespace {
@@ -17,47 +18,12 @@ constexpr const char* kName = GenerateProposals::kName;
 constexpr std::int64_t kSample = 1024;  // scores looked at to guess a threshold
 constexpr std::int64_t kChunk = 256;    // anchors ranked at a time: often a few hundred give all proposals
 
-// One level of the RPN's output and how to find a value in it, whatever the
-// layout.
-struct Level {
-  const float* data;
-  std::int64_t height, width;
-  std::int64_t pixel_stride, channel_stride;
-  std::int64_t anchors;       // per pixel
-  const float* cell_anchors;  // [anchors, 4]
-  std::int64_t stride;
-
-  std::int64_t pixels() const { return height * width; }
-  std::int64_t size() const { return pixels() * anchors; }
-  bool planar() const { return pixel_stride == 1; }
-  float objectness(std::int64_t pixel, std::int64_t anchor) const {
-    return data[pixel * pixel_stride + anchor * channel_stride];
-  }
-  float delta(std::int64_t pixel, std::int64_t anchor, std::int64_t i) const {
-    return data[pixel * pixel_stride + (anchors + 4 * anchor + i) * channel_stride];
-  }
-};
-
-Level read_level(const Tensor& rpn, const GenerateProposals& op, std::size_t i) {
-  const bool nhwc = op.layout == "NHWC";
-  const std::int64_t anchors = static_cast<std::int64_t>(op.anchors.size() / (4 * op.strides.size()));
-  const std::int64_t height = rpn.shape[nhwc ? 1 : 2], width = rpn.shape[nhwc ? 2 : 3];
-  return {rpn.as<const float>(),
-          height,
-          width,
-          nhwc ? 5 * anchors : 1,
-          nhwc ? 1 : height * width,
-          anchors,
-          op.anchors.data() + i * 4 * static_cast<std::size_t>(anchors),
-          op.strides[i]};
-}
-
 // The best anchors of a level, to be taken one by one, and those of its boxes
 // that NMS has kept. An anchor's index counts pixels, then the anchors of a
 // pixel. Only the keys up to `sorted` are in order; none of the others ranks
 // before them.
 struct Queue {
-  Level level;
+  RpnLevel level;
   KeptBoxes kept;
   RankKey* keys;
   std::int64_t count = 0, sorted = 0, next = 0;
@@ -79,7 +45,7 @@ struct Queue {
 
 // A score that about half again as many anchors exceed as are wanted, guessed
 // from a regular sample.
-float guess_threshold(const Level& level, std::int64_t wanted, float* sample) {
+float guess_threshold(const RpnLevel& level, std::int64_t wanted, float* sample) {
   const std::int64_t per_anchor = kSample / level.anchors;
   if (level.size() < 4 * wanted || level.pixels() < 2 * per_anchor || per_anchor == 0)
     return -std::numeric_limits<float>::infinity();
@@ -95,7 +61,7 @@ float guess_threshold(const Level& level, std::int64_t wanted, float* sample) {
 }
 
 // Keys of all anchors whose score is not below a threshold, in any order.
-std::int64_t collect(const Level& level, float threshold, std::uint32_t* positions, RankKey* keys) {
+std::int64_t collect(const RpnLevel& level, float threshold, std::uint32_t* positions, RankKey* keys) {
   const std::int64_t a = level.anchors, pixels = level.pixels();
   const ScoreRows scores =
       level.planar() ? ScoreRows{level.data, a, pixels, pixels} : ScoreRows{level.data, pixels, a, level.pixel_stride};
@@ -115,26 +81,12 @@ struct Selection {
 };
 
 void select_best(Queue& queue, std::int64_t wanted, const Selection& work) {
-  const Level& level = queue.level;
+  const RpnLevel& level = queue.level;
   queue.count = std::min(wanted, level.size());
   std::int64_t found = collect(level, guess_threshold(level, queue.count, work.sample), work.positions, queue.keys);
   if (found < queue.count) found = collect(level, -std::numeric_limits<float>::infinity(), work.positions, queue.keys);
   if (queue.count < found) std::nth_element(queue.keys, queue.keys + queue.count, queue.keys + found);
   queue.sort_more();
-}
-
-struct Proposal {
-  Box box;
-  float score;
-};
-
-Proposal decode(const Level& level, std::uint32_t index, float anchor_offset, const float* weights) {
-  const std::int64_t pixel = index / level.anchors, a = index % level.anchors;
-  const Box anchor =
-      anchor_at(level.cell_anchors + 4 * a, pixel / level.width, pixel % level.width, level.stride, anchor_offset);
-  const float deltas[4] = {level.delta(pixel, a, 0), level.delta(pixel, a, 1), level.delta(pixel, a, 2),
-                           level.delta(pixel, a, 3)};
-  return {apply_deltas(anchor, deltas, weights), level.objectness(pixel, a)};
 }
 
 // The level whose next anchor has the largest score; the first of equals. Null
@@ -191,7 +143,7 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
   const Span<Queue> queues(scratch.take<Queue>(levels), levels);
   const Span<Selection> work(scratch.take<Selection>(levels), levels);
   for (std::size_t i = 0; i < levels; ++i) {
-    const Level level = read_level(inputs[i], *this, i);
+    const RpnLevel level = read_level(inputs[i], *this, i);
     const auto size = static_cast<std::size_t>(level.size());
     const std::int64_t most = std::min({limit, pre_nms_topk, level.size()});
     new (&queues[i]) Queue{level, {most, nms_threshold, scratch}, scratch.take<RankKey>(size)};
@@ -211,9 +163,10 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
   while (count < limit) {
     Queue* const queue = best_queue(queues);
     if (!queue) break;
-    Proposal p = decode(queue->level, rank_index(queue->front()), anchor_offset, bbox_weights.data());
+    Proposal p = decode(queue->level, anchors.data() + queue->level.first_anchor, rank_index(queue->front()),
+                        anchor_offset, bbox_weights.data());
     queue->pop();
-    if (!finite(p.box) || !finite(p.score)) continue;
+    if (!usable(p)) continue;
     p.box = clip(p.box, sizes.height, sizes.width);
     if (!sides_exceed(p.box, min_size) || queue->kept.suppress(p.box)) continue;
     queue->kept.keep(p.box);

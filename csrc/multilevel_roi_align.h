@@ -59,7 +59,8 @@ DENSEPOSE_HD SampleRange samples_to_visit(const RoiAxis& axis, std::int32_t bin,
   const double begin = (-1 - origin) / step - 1 - margin;
   const double end = (size - origin) / step + 1 + margin;
   const double last = axis.samples;
-  return {static_cast<std::int32_t>(fmin(fmax(begin, 0), last)), static_cast<std::int32_t>(fmin(fmax(end, 0), last))};
+  return {static_cast<std::int32_t>(fmin(fmax(begin, 0.0), last)),
+          static_cast<std::int32_t>(fmin(fmax(end, 0.0), last))};
 }
 
 // The two pixels that a sample lies between, and their weights.
@@ -136,6 +137,8 @@ struct MultilevelRoiAlign {
   void validate() const;
   void infer(Span<const Tensor> inputs, Span<Tensor> outputs) const;
   void run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const;
+  std::size_t workspace_bytes(Span<const Tensor> inputs) const;
+  void launch(Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace, CudaStream stream) const;
 };
 
 }  // namespace densepose

@@ -181,7 +181,7 @@ void MultilevelRoiAlign::infer(Span<const Tensor> inputs, Span<Tensor> outputs) 
         kName, std::string("input level_0 is ") + name(type) + ", it must be float32, float16, uint8 or int8");
   const std::int64_t lowest = type == DataType::kInt8 ? -128 : 0;
   const std::int64_t highest = type == DataType::kInt8 ? 127 : type == DataType::kUint8 ? 255 : 0;
-  check(zero_point >= lowest && zero_point <= highest, kName,
+  check(!inputs[0].typed || (zero_point >= lowest && zero_point <= highest), kName,
         "zero_point " + std::to_string(zero_point) + " is not a value of " + name(type) + " features");
 
   const bool nhwc = layout == "NHWC";

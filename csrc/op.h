@@ -20,7 +20,16 @@
 //   names the op, the input and what it should have been. It is called with unknown dimensions and no data while a
 //   graph is built, and with everything before a run: dimensions may then depend on values. Output shapes are maxima.
 // - run() finds outputs allocated as infer() said, and validated inputs. It throws nothing but std::bad_alloc.
-// - CUDA: a launch() beside run(), declared in the same header and defined in the op's _cuda.cu.
+//
+// On CUDA, two more functions, defined in the op's _cuda.cu:
+//
+//     std::size_t workspace_bytes(Span<const Tensor> inputs) const;
+//     void launch(Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace, CudaStream stream) const;
+//
+// - workspace_bytes() looks at the inputs' largest shapes, and throws std::invalid_argument where the op is larger than
+//   its kernels can be.
+// - launch() gets device pointers, puts kernels on the stream and returns: it allocates nothing, waits for nothing and
+//   reads no tensor. It throws std::runtime_error if CUDA refuses a kernel.
 #pragma once
 
 #include <cstddef>
@@ -36,7 +45,11 @@
 #define DENSEPOSE_HD inline
 #endif
 
+struct CUstream_st;
+
 namespace densepose {
+
+using CudaStream = CUstream_st*;  // cudaStream_t, without the CUDA headers
 
 inline constexpr const char* kDomain = "densepose";
 
@@ -55,10 +68,11 @@ inline void check(bool ok, const char* op, const std::string& sentence) {
   if (!ok) fail(op, sentence);
 }
 
-// The shape of an input, where a kUnknown in `expected` and an unknown dimension in the tensor match anything.
+// The type and shape of an input, where a kUnknown in `expected` and what is unknown of the tensor match anything.
 inline void check_tensor(const Tensor& tensor, DataType type, const Shape& expected, const char* op,
                          const char* input) {
-  bool ok = tensor.type == type && tensor.shape.rank() == expected.rank();
+  bool ok = tensor.type == type || !tensor.typed;
+  ok = ok && (tensor.shape.rank() == expected.rank() || !tensor.shape.ranked());
   for (std::size_t i = 0; ok && i < expected.rank(); ++i)
     ok = expected[i] == kUnknown || tensor.shape[i] == kUnknown || tensor.shape[i] == expected[i];
   if (!ok)

@@ -19,8 +19,7 @@ inline void check_sizes(const Tensor& sizes, const char* op) {
     if (sizes.as<const std::int32_t>()[i] <= 0) fail(op, "input sizes must be positive");
 }
 
-inline PictureSizes read_sizes(const Tensor& tensor) {
-  const std::int32_t* sizes = tensor.as<const std::int32_t>();
+DENSEPOSE_HD PictureSizes read_sizes(const std::int32_t* sizes) {
   // The ratios are taken in double and rounded once, as Python and torch do.
   return {static_cast<float>(sizes[0]),
           static_cast<float>(sizes[1]),
@@ -29,5 +28,7 @@ inline PictureSizes read_sizes(const Tensor& tensor) {
           static_cast<float>(static_cast<double>(sizes[3]) / sizes[1]),
           static_cast<float>(static_cast<double>(sizes[2]) / sizes[0])};
 }
+
+inline PictureSizes read_sizes(const Tensor& sizes) { return read_sizes(sizes.as<const std::int32_t>()); }
 
 }  // namespace densepose

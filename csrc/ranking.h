@@ -5,12 +5,17 @@
 #include <cstdint>
 #include <cstring>
 
+#include "op.h"
+
 namespace densepose {
 
 // A score and an index in one integer; smaller ranks first.
 using RankKey = std::uint64_t;
 
-inline RankKey rank_key(float score, std::uint32_t index) {
+// Ranks after everything: no score and index have it together in practice, and no op gives it to a candidate.
+inline constexpr RankKey kNoKey = ~RankKey{0};
+
+DENSEPOSE_HD RankKey rank_key(float score, std::uint32_t index) {
   std::uint32_t descending = 0;  // NaN
   if (score == score) {
     score += 0.0f;  // -0 becomes 0
@@ -21,6 +26,6 @@ inline RankKey rank_key(float score, std::uint32_t index) {
   return static_cast<RankKey>(descending) << 32 | index;
 }
 
-inline std::uint32_t rank_index(RankKey key) { return static_cast<std::uint32_t>(key); }
+DENSEPOSE_HD std::uint32_t rank_index(RankKey key) { return static_cast<std::uint32_t>(key); }
 
 }  // namespace densepose

@@ -48,17 +48,27 @@ class Shape {
     for (std::int64_t d : dims) push_back(d);
   }
 
+  // While a graph is being built, even the number of dimensions may be unknown: then each one is.
+  static Shape unranked() {
+    Shape shape;
+    shape.ranked_ = false;
+    for (std::int64_t& d : shape.dims_) d = kUnknown;
+    return shape;
+  }
+
   void push_back(std::int64_t dim) {
     if (rank_ == kMaxRank) throw std::invalid_argument("a shape of more than 5 dimensions");
     dims_[rank_++] = dim;
   }
   std::size_t rank() const { return rank_; }
+  bool ranked() const { return ranked_; }
   std::int64_t operator[](std::size_t axis) const { return dims_[axis]; }
   std::int64_t& operator[](std::size_t axis) { return dims_[axis]; }
   const std::int64_t* begin() const { return dims_; }
   const std::int64_t* end() const { return dims_ + rank_; }
 
   bool known() const {
+    if (!ranked_) return false;
     for (std::int64_t d : *this)
       if (d < 0) return false;
     return true;
@@ -81,6 +91,7 @@ class Shape {
  private:
   std::int64_t dims_[kMaxRank] = {};
   std::size_t rank_ = 0;
+  bool ranked_ = true;
 };
 
 inline bool operator==(const Shape& a, const Shape& b) {
@@ -90,12 +101,13 @@ inline bool operator==(const Shape& a, const Shape& b) {
   return true;
 }
 
-// A dense, row-major tensor that somebody else owns. `data` is null while a graph is being built: then only the type
-// and what is known of the shape may be used.
+// A dense, row-major tensor that somebody else owns. `data` is null while a graph is being built: then only what is
+// known of the type and the shape may be used.
 struct Tensor {
   DataType type = DataType::kFloat32;
   Shape shape;
   void* data = nullptr;
+  bool typed = true;  // false while a graph is being built and the type is not known yet; `type` then says nothing
 
   template <class T>
   T* as() const {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -46,14 +47,17 @@ def build_engine(
     backend: str = "openvino",
     precision: str = "fp32",
     int8: Int8Options | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> EngineFile:
     """Compile the graph that ``export`` wrote.
 
     Args:
         graph: path of the ONNX file.
-        backend: "openvino".
-        precision: "fp32" (exact), "bf16" where the processor has it (faster, about 3 significant digits), or "int8".
+        backend: "openvino", "tensorrt" or "tensorrt-rtx".
+        precision: "fp32" (exact), "bf16" (openvino, where the processor has it) or "fp16" (tensorrt), which are faster,
+            to about 3 significant digits, or "int8".
         int8: for precision "int8" only, and needed there.
+        options: more keyword arguments of the backend's own ``build``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -62,21 +66,32 @@ def build_engine(
         BackendUnavailable: the vendor's runtime, or what reads the graph, is not installed.
     """
     path = Path(graph)
-    _check_precision(backend, precision)
+    options = dict(options or {})
+    module = _check_precision(backend, precision)
     if (precision == "int8") != (int8 is not None):
         raise ValueError("precision int8 needs a calibration table, and no other precision takes one")
+    unknown = sorted(set(options) - set(inspect.signature(module.build).parameters))
+    if unknown:
+        raise ValueError(f"the {backend} backend takes no {', '.join(unknown)}")
     data, model, description = read_graph(path)
     if int8 is not None:
-        description = {**description, "int8": quantize_graph(model, data, backend, int8)}
-    return compile_graph(model, description, backend, precision)
+        description = {**description, "int8": quantize_graph(model, data, module.TARGET, int8)}
+    return compile_graph(model, description, backend, precision, options)
 
 
-def compile_graph(model: ir.Model, description: dict[str, Any], backend: str, precision: str) -> EngineFile:
+def compile_graph(
+    model: ir.Model,
+    description: dict[str, Any],
+    backend: str,
+    precision: str,
+    options: Mapping[str, Any] | None = None,
+) -> EngineFile:
     """Compile a graph, which for "int8" is quantised already.
 
     Args:
         model: changed in place.
         description: of the model, for the engine's manifest; under "int8" what was placed.
+        options: more keyword arguments of the backend's own ``build``.
 
     Raises:
         BuildError: the vendor's compiler refuses it.
@@ -88,16 +103,28 @@ def compile_graph(model: ir.Model, description: dict[str, Any], backend: str, pr
 
     module = _check_precision(backend, precision)
     description = copy.deepcopy(description)  # one description serves several engines of a graph
-    place_nhwc(model)
+    options = dict(options or {})
+    if options.get("max_people") is not None:
+        _limit_people(description, options["max_people"])
+    if module.LAYOUT == "NHWC":
+        place_nhwc(model)
     if module.FUSES_ENDS:
         description["packed_maps"] = pack_maps(model, description["maps"])
         description["input"]["quantization"] = take_bytes(model)
     graph = ir.to_proto(model).SerializeToString()
-    payload, runtime, layers = module.build(graph, precision, nominal_load(description))
+    payload, runtime, layers = module.build(graph, precision, nominal_load(description), **options)
     if "int8" in description:
         layers = explain(layers, description["int8"].pop("placed"), description["int8"]["keep_float"])
     description |= {"layers": layers, "layers_counted_for": nominal_load(description)}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
+
+
+def _limit_people(description: dict[str, Any], people: int) -> None:
+    capacity, defaults = description["capacity"], description["defaults"]
+    if not 1 <= people <= capacity["max_people"]:
+        raise BuildError(f"max_people is {people}, it must be from 1 to {capacity['max_people']}, the graph's limit")
+    capacity["max_people"] = people
+    defaults["max_people"] = min(people, defaults["max_people"])
 
 
 def _check_precision(backend: str, precision: str) -> ModuleType:
@@ -116,7 +143,7 @@ def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Option
 
     Its metadata are the graph's, and under "int8" what was placed. Errors as ``build_engine``.
     """
-    from .export.graph import METADATA
+    from .export.metadata import METADATA
 
     data, model, description = read_graph(Path(graph))
     import onnx_ir as ir
@@ -140,7 +167,7 @@ def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
         raise BackendUnavailable(
             f"building needs onnx ({error}); pip install 'densepose-engine[export]' (running an engine does not)"
         ) from error
-    from .export.graph import GRAPH_VERSION, METADATA
+    from .export.metadata import GRAPH_VERSION, METADATA
 
     if path.is_dir():
         raise BuildError(f"{path} is a folder; give the ONNX file that 'densepose-engine export' wrote")

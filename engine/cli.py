@@ -34,7 +34,10 @@ EXIT_CODES = {
     CLOSED_PIPE: "whoever read the output stopped reading",
 }
 #: What ``--version`` looks for, beside this package and Python.
-RUNTIMES = ("numpy", "Pillow", "openvino", "torch", "onnx", "onnxscript", "av", "onnxruntime")
+RUNTIMES = (
+    *("numpy", "Pillow", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda"),
+    *("torch", "onnx", "onnxscript", "av", "onnxruntime"),
+)
 
 _EXAMPLES = """\
 examples:

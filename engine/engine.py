@@ -78,7 +78,7 @@ class Engine:
         cls,
         path: str | os.PathLike[str],
         *,
-        device: str = "CPU",
+        device: str | None = None,
         num_threads: int | None = None,
         num_requests: int = 4,
         num_streams: int = 1,
@@ -89,7 +89,7 @@ class Engine:
         """Load and compile the engine at ``path``.
 
         Args:
-            device: "CPU" for engines of the openvino backend.
+            device: None for the backend's own: "CPU" for openvino, "cuda" (or "cuda:1", ...) for tensorrt.
             num_threads: of the whole engine; None leaves it to the runtime.
             num_requests: how many callers can be inside ``infer`` at once; further ones wait.
             num_streams: how many graphs run at once, sharing the threads; more than 1 is for throughput, and latency

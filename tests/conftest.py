@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import native_build
 import pytest
 
+from densepose_engine import _core
 from densepose_engine.cli import main
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -74,3 +78,32 @@ def demo_int8_engine(demo_onnx: Path, demo_table: Path) -> Path:
     options = ["--precision", "int8", "--calib", str(demo_table), "--observer", "minmax"]
     assert main(["build", str(demo_onnx), *options, "-o", str(path), "--quiet"]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def emulated_ops() -> ModuleType:
+    """The ops as the CUDA kernels' code computes them, one thread after another on the CPU."""
+    return native_build.emulated_ops()
+
+
+@pytest.fixture(scope="session")
+def cuda_ops() -> ModuleType:
+    """Ring (c): the ops on a GPU."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("ring (c) needs nvcc on PATH")
+    folder = native_build.build("cuda_ops", folder=native_build.BUILD / "cuda", options=("-DDENSEPOSE_CUDA_TESTS=ON",))
+    module = native_build.load("cuda_ops", folder)
+    if module.why_no_gpu():
+        pytest.skip(f"ring (c) needs a GPU: {module.why_no_gpu()}")
+    return module
+
+
+@pytest.fixture(params=os.environ.get("DENSEPOSE_TEST_KERNELS", "cpu,emulated").split(","))
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test of the ops on the CPU's kernels, again on the CUDA kernels' code emulated there, or on a GPU.
+
+    ``make test-gpu`` sets the variable to "cuda".
+    """
+    if request.param != "cpu":
+        monkeypatch.setattr(_core, "ops", request.getfixturevalue(f"{request.param}_ops"))
+    return str(request.param)

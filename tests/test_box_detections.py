@@ -11,6 +11,8 @@ from tolerances import assert_close
 
 from densepose_engine import _core
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 OP = "BoxDetections"
 SIZES = (300, 400, 617, 811)  # resized height and width, original height and width
 

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import reference
-import torch
 from tolerances import assert_close
 
 from densepose_engine import _core
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 OP = "ChartResult"
 LAYOUTS = ["NCHW", "NHWC"]
@@ -292,6 +293,7 @@ def pack(maps: list[np.ndarray], block: int, layout: str) -> np.ndarray:
 
 
 def test_packing_is_what_pixel_shuffle_undoes() -> None:
+    torch = pytest.importorskip("torch")
     maps = list(make_maps(np.random.default_rng(4), 2).values())
     shuffled = torch.nn.functional.pixel_shuffle(torch.from_numpy(pack(maps, 2, "NCHW")), 2)
     np.testing.assert_array_equal(shuffled.numpy(), np.concatenate(maps, axis=1))

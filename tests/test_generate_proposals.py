@@ -11,6 +11,8 @@ from tolerances import assert_close
 
 from densepose_engine import _core
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 OP = "GenerateProposals"
 SIZES = np.array([190, 250, 400, 500], np.int32)
 STRIDES = [4, 8, 16, 32, 64]

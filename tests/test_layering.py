@@ -66,12 +66,21 @@ def test_kernels_use_the_standard_library_alone() -> None:
 
 def test_only_bindings_know_pybind11() -> None:
     knowing = {p.name for p in (ROOT / "csrc").iterdir() if any("pybind11" in i for i in included_files(p))}
-    assert knowing == {"bindings.cpp", "bindings_preprocess.cpp"}
+    assert knowing == {"bindings_ops.h", "bindings_preprocess.cpp"}
+
+
+def test_cuda_kernels_know_no_vendor() -> None:
+    sources = [*(ROOT / "csrc").glob("*.cu"), *(ROOT / "csrc").glob("*.cuh"), *(ROOT / "csrc").glob("*_grid.h")]
+    own = {p.name for p in (ROOT / "csrc").iterdir()}
+    assert len(sources) > 8
+    for path in sources:
+        for include in included_files(path) - own:
+            assert "/" not in include and not include.endswith((".h", ".hpp")), f"{path.name} includes {include}"
 
 
 @pytest.mark.parametrize(("plugin", "other"), [("openvino", "NvInfer"), ("tensorrt", "openvino")])
 def test_plugins_know_their_own_vendor_only(plugin: str, other: str) -> None:
-    for path in (ROOT / "plugins" / plugin).glob("*.[ch]pp"):
+    for path in (ROOT / "plugins" / plugin).glob("*.[ch]*"):
         assert not [i for i in included_files(path) if other in i], path.name
 
 

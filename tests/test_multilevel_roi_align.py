@@ -12,6 +12,8 @@ from tolerances import TOLERANCES, assert_close
 
 from densepose_engine import _core
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 OP = "MultilevelRoiAlign"
 STRIDES = [4, 8, 16, 32]
 PICTURE = (192, 256)  # height, width

@@ -2,10 +2,10 @@
 
 A backend module offers::
 
-    build(graph: bytes, precision: str, load) -> tuple[payload, versions, layers]   # BuildError
+    build(graph: bytes, precision: str, load, **options) -> tuple[payload, versions, layers]   # BuildError
     load(engine: EngineFile, **options) -> Session                    # BackendUnavailable, EngineFileError
     versions() -> dict[str, str]
-    PRECISIONS: what ``build`` takes
+    PRECISIONS: what ``build`` takes; LAYOUT: how it wants the custom nodes' features; TARGET: whose rules for Q/DQ
     FUSES_ENDS: whether the graph takes bytes and gives all maps in one tensor (``export.layout``)
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import BackendUnavailable
 
-_MODULES = {"openvino": "openvino"}
+_MODULES = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ _EXTENSION = Path(__file__).resolve().parent.parent / "libdensepose_openvino.so"
 # In an INT8 engine that is the precision of what was kept float.
 _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 PRECISIONS = tuple(_PRECISION_HINTS)
+LAYOUT = "NHWC"  # a Transpose around a custom node costs nothing here, and planar features would
+TARGET = "openvino"
 FUSES_ENDS = True
 
 
@@ -93,7 +95,7 @@ def build(
 def load(
     engine: EngineFile,
     *,
-    device: str = "CPU",
+    device: str | None = None,
     num_threads: int | None = None,
     num_requests: int = 4,
     num_streams: int = 1,
@@ -101,7 +103,7 @@ def load(
     profile: bool = False,
 ) -> OpenvinoSession:
     """Compile an engine's graph for this machine (see ``Engine.load`` for the options)."""
-    if device.upper() != "CPU":
+    if (device or "CPU").upper() != "CPU":
         raise BackendUnavailable(
             f"device {device!r}: the openvino backend runs on the CPU only, because the custom nodes have CPU kernels"
         )

@@ -5,31 +5,14 @@ A layer that was meant for INT8 and silently fell back to float shows here and n
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from .layers import Layer
+
 _TYPES = ("Convolution", "GroupConvolution", "MatMul")
 _INTEGERS = ("u8", "i8")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the compiled graph.
-
-    ``precision`` is that of its inner loop ("int8", "f32", "bf16", ...), ``kernel`` the vendor's name of what runs,
-    ``macs`` multiply-accumulates for one picture of the nominal size.
-    """
-
-    name: str
-    type: str
-    precision: str
-    kernel: str
-    macs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def read_layers(model: Any, compiled: Any, image_size: tuple[int, int], rows: dict[str, int]) -> list[Layer]:

@@ -20,7 +20,7 @@ _FRAMES = 20
 _SIZE = (480, 640)
 
 
-def footprint(engine: Path, *, device: str = "CPU", threads: int | None = None) -> dict[str, Any]:
+def footprint(engine: Path, *, device: str | None = None, threads: int | None = None) -> dict[str, Any]:
     """What loading costs, first without and then with a cache of compiled graphs.
 
     Returns:
@@ -32,7 +32,7 @@ def footprint(engine: Path, *, device: str = "CPU", threads: int | None = None) 
         return {"cold": cold, "cached": _in_process(engine, device, threads, cache)}
 
 
-def _in_process(engine: Path, device: str, threads: int | None, cache: str) -> dict[str, float]:
+def _in_process(engine: Path, device: str | None, threads: int | None, cache: str) -> dict[str, float]:
     options = json.dumps({"engine": os.fspath(engine), "device": device, "threads": threads, "cache": cache})
     done = subprocess.run(
         [sys.executable, "-m", __spec__.name if __name__ == "__main__" else __name__, options],

@@ -98,7 +98,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--streams", type=positive, default=1, metavar="N", help="frames in flight at once, for throughput (default: 1)"
     )
     how.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
-    how.add_argument("--device", default="CPU", help="default: %(default)s")
+    how.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
     how.add_argument("--no-cache", action="store_true", help="compile anew instead of using the user's cache")
     how.add_argument("--noFootprint", action="store_true", help="leave out load time and memory")
     how.add_argument("--noProfile", action="store_true", help="leave out the split by stage")

@@ -12,22 +12,24 @@ from ..output_files import OutputError, atomic_output, check_outputs
 from ..progress import Stages
 from ..terminal import megabytes, printable, say
 from . import auto_float
+from .arguments import positive
 
 if TYPE_CHECKING:
     from ..build import Int8Options
 
 NAME = "build"
 HELP = "ONNX graph to an engine"
+_OPTIONS = ("compute_capability", "max_people", "timing_cache", "deepstream")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("graph", type=Path, metavar="ONNX", help="what export wrote")
-    parser.add_argument("--backend", default="openvino", help="vendor's runtime (default: openvino)")
+    parser.add_argument("--backend", default="openvino", help="openvino, tensorrt or tensorrt-rtx (default: openvino)")
     parser.add_argument(
         "--precision",
-        choices=("fp32", "bf16", "int8"),
-        help="fp32 is exact; bf16 is faster where the processor has it, to about 3 digits; int8 is fastest and needs "
-        "--calib (default: fp32)",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        help="fp32 is exact; fp16 (tensorrt) and bf16 (openvino, where the processor has it) are faster, to about 3 "
+        "digits; int8 is fastest and needs --calib (default: fp32)",
     )
     parser.add_argument(
         "--target",
@@ -44,6 +46,27 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     add_int8_arguments(parser, auto=True)
     auto_float.add_arguments(parser)
+    gpu = parser.add_argument_group("tensorrt and tensorrt-rtx")
+    gpu.add_argument(
+        "--compute-capability",
+        metavar="X.Y",
+        help="the GPU to build for; tensorrt builds for the one in this machine",
+    )
+    gpu.add_argument(
+        "--max-people",
+        type=positive,
+        metavar="N",
+        help="always run the DensePose head for N people, in one CUDA graph, instead of for those found",
+    )
+    gpu.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="remembers the fastest kernels for the next build"
+    )
+    gpu.add_argument(
+        "--deepstream",
+        action="store_true",
+        default=None,
+        help="a plan for DeepStream: the picture is its only input; needs --max-people; 'extract' takes it out",
+    )
 
 
 def add_int8_arguments(parser: ArgumentParser, auto: bool = False) -> None:
@@ -120,7 +143,9 @@ def _write_engine(arguments: Namespace, output: Path) -> int:
         int8 = auto_float.choose(arguments, int8)
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"compiling {arguments.graph.name} for {arguments.backend}")
-        engine = build_engine(arguments.graph, arguments.backend, precision, int8)
+        given = {name: getattr(arguments, name) for name in _OPTIONS}
+        options = {name: value for name, value in given.items() if value is not None}
+        engine = build_engine(arguments.graph, arguments.backend, precision, int8, options)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_engine_file(output, engine)

@@ -91,7 +91,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     output.add_argument("--force", action="store_true", help="overwrite FILE")
 
     runtime = parser.add_argument_group("runtime")
-    runtime.add_argument("--device", default="CPU", help="default: %(default)s")
+    runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
     runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
     cache = runtime.add_mutually_exclusive_group()
     cache.add_argument(

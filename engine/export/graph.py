@@ -19,12 +19,11 @@ import torch
 
 from ..errors import ExportError
 from .config import ModelConfig, PoolerConfig, ResNetConfig
+from .metadata import GRAPH_VERSION, METADATA
 from .model import DensePoseRCNN
 from .parts import OPSET, Box, DensePose, Trunk, convert
 from .rewrite import rewrite
 
-METADATA = "densepose_engine"
-GRAPH_VERSION = 1
 DOMAIN = "densepose"
 DIVISOR = 32
 # Users turn max_people up at run time without exporting again; 100 is detectron2's own default.
