@@ -101,7 +101,8 @@ def test_evaluate_engine(scene: Any) -> None:
     engine: Any = FakeEngine(results)
     steps: list[int] = []
     evaluation = evaluate_engine(engine, dataset, gps, score_threshold=0.1, advance=lambda: steps.append(1))
-    assert engine.settings[0] == {"score_threshold": 0.1, "max_people": 7}  # what the graph has room for
+    # As many people as the graph has room for.
+    assert engine.settings[0] == {"score_threshold": 0.1, "max_people": 7, "max_proposals": None}
     assert (len(steps), evaluation.pictures, evaluation.annotated) == (6, 6, 12)
     assert 0 < evaluation.gps.ap < evaluation.gps.ap50 < 100
     assert 0 < evaluation.box.ap < 100

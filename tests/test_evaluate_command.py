@@ -129,12 +129,12 @@ def test_two_sets_of_predictions(folder: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_engines(folder: Path, engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ["--limit", 2, "--score-threshold", 0.2, "--max-people", 3]
+    settings = ["--limit", 2, "--score-threshold", 0.2, "--max-people", 3, "--max-proposals", 70]
     assert main("fake.engine", "fake.engine", "--data", "set", *settings, "--json", "-") == 0
     content = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in content["evaluations"]] == ["fake.engine", "fake.engine"]
     assert (content["pictures"], content["max_people"], content["score_threshold"]) == (2, 3, 0.2)
-    assert engine.settings == [{"score_threshold": 0.2, "max_people": 3}] * 4
+    assert engine.settings == [{"score_threshold": 0.2, "max_people": 3, "max_proposals": 70}] * 4
     assert content["comparison"]["drift"]["matched"] == 2
     assert content["comparison"]["differences"]["gps"]["AP"] == {"value": 0, "low": 0, "high": 0}
 

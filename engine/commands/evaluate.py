@@ -80,6 +80,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-people", type=positive, default=20, metavar="N", help="the best N of a picture (default: %(default)s)"
     )
     scores.add_argument(
+        "--max-proposals", type=count, metavar="N", help="regions that are looked at (default: the model's own)"
+    )
+    scores.add_argument(
         "--resamples", type=positive, default=1000, metavar="N", help="of the bootstrap (default: %(default)s)"
     )
     scores.add_argument("--seed", type=count, default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
@@ -177,7 +180,8 @@ def _predictors(arguments: Namespace, stack: ExitStack) -> list[Predictor]:
                 cache_dir=None if arguments.no_cache else (arguments.cache_dir or "auto"),
             )
             stack.enter_context(engine)
-            predictors.append(EnginePredictor(engine, str(path), arguments.score_threshold, arguments.max_people))
+            limits = (arguments.max_people, arguments.max_proposals)
+            predictors.append(EnginePredictor(engine, str(path), arguments.score_threshold, *limits))
     return predictors
 
 

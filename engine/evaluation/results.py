@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -32,15 +32,24 @@ class EnginePredictor:
 
     Args:
         name: what the engine is called in reports.
-        score_threshold: None is the model's own.
+        score_threshold, max_proposals: None is the model's own.
     """
 
     def __init__(
-        self, engine: Engine, name: str = "engine", score_threshold: float | None = None, max_people: int = 20
+        self,
+        engine: Engine,
+        name: str = "engine",
+        score_threshold: float | None = None,
+        max_people: int = 20,
+        max_proposals: int | None = None,
     ) -> None:
         self.name = name
-        self._engine, self._score_threshold = engine, score_threshold
-        self._max_people = min(max_people, int(engine.model["capacity"]["max_people"]))
+        self._engine = engine
+        self._settings: dict[str, Any] = {
+            "score_threshold": score_threshold,
+            "max_people": min(max_people, int(engine.model["capacity"]["max_people"])),
+            "max_proposals": max_proposals,
+        }
 
     def __call__(self, picture: AnnotatedPicture) -> DensePoseResult:
         rgb = to_rgb_array(picture.path)
@@ -49,7 +58,7 @@ class EnginePredictor:
                 f"{picture.path} is {rgb.shape[1]} x {rgb.shape[0]} pixels, its annotations are of "
                 f"{picture.width} x {picture.height}"
             )
-        return self._engine.infer(rgb, score_threshold=self._score_threshold, max_people=self._max_people)
+        return self._engine.infer(rgb, **self._settings)
 
 
 class SavedPredictions:
