@@ -10,6 +10,7 @@ proposals; of both, the whole frame is timed, in turns.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -87,13 +88,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--duration", type=float, default=3.0)
     parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument(
+        "--reference", type=float, nargs="+", default=[], metavar="MS", help="detectron2's own time, for each engine"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     machine = describe_machine()
     print(f"{machine['cpu']}, {machine['cores']} cores, power mode {machine['power_mode']}")
     model = baseline_model(arguments.config)
     reports = [measure(path, model, arguments) for path in arguments.engines]
-    for report in reports:
+    for report, reference in itertools.zip_longest(reports, arguments.reference[: len(reports)]):
         size = "x".join(map(str, report["input_size"])) if report["input_size"] else "dynamic"
         parts = ", ".join(f"{name} {value:.0f}" for name, value in report["baseline_parts_ms"].items())
         parts += f"; {report['baseline_proposals']:.0f} proposals"
@@ -104,6 +108,10 @@ def main() -> None:
         print(f"  engine, {report['engine_people']} people: {report['engine_ms']:.1f} ms")
         print(f"  baseline, nobody: {report['baseline_ms']:.1f} ms ({parts})")
         print(f"  speed: {report['ratio']:.1f} times as fast (median of {len(report['ratios'])} pairs)")
+        if reference is not None:
+            print(
+                f"  against detectron2's {reference:.0f} ms, measured elsewhere: {reference / report['engine_ms']:.1f}"
+            )
         print(
             f"  size: {parameters}, {megabytes[0]:.1f} MB in FP32, over {megabytes[1]:.2f} MB on disk: "
             f"{report['size_ratio']:.1f} times as small"
