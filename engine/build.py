@@ -99,7 +99,7 @@ def compile_graph(
     """
     import onnx_ir as ir
 
-    from .export.layout import pack_maps, place_nhwc, take_bytes
+    from .export.layout import flatten_nhwc, pack_maps, place_nhwc, take_bytes
 
     module = _check_precision(backend, precision)
     description = copy.deepcopy(description)  # one description serves several engines of a graph
@@ -108,6 +108,7 @@ def compile_graph(
         _limit_people(description, options["max_people"])
     if module.LAYOUT == "NHWC":
         place_nhwc(model)
+        flatten_nhwc(model)
     if module.FUSES_ENDS:
         description["packed_maps"] = pack_maps(model, description["maps"])
         description["input"]["quantization"] = take_bytes(model)

@@ -308,7 +308,9 @@ def test_calibration_does_not_reach_into_export_or_the_engine() -> None:
     files = list(Path(taps.__file__).parent.glob("*.py"))
     assert len(files) > 5
     for path in files:
-        assert not re.search(r"^\s*(from|import) .*\b(export|engine)\b(?!_)", path.read_text(), re.MULTILINE), path.name
+        assert not re.search(
+            r"^\s*(from|import) .*\b(export|engine)\b(?!_)", path.read_text(encoding="utf-8"), re.MULTILINE
+        ), path.name
 
 
 def test_slow_pictures_are_saved_one_by_one(

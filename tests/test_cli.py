@@ -364,7 +364,7 @@ def test_existing_graphs_and_engines_stay(tmp_path: Path, capsys: pytest.Capture
 
 def test_unknown_keys_are_a_warning_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "odd.yaml"
-    config.write_text((MODELS / "demo.yaml").read_text() + "\nODD_KEY: 1\n")
+    config.write_text((MODELS / "demo.yaml").read_text(encoding="utf-8") + "\nODD_KEY: 1\n")
     weights = tmp_path / "none.pth"
     weights.write_text("")
     assert main("export", "--config", config, "--weights", weights, "--dynamic") == cli.BAD_INPUT
@@ -421,7 +421,9 @@ def test_a_full_disk_behind_stdout_is_said(tmp_path: Path) -> None:
 
 
 def test_every_package_is_in_the_wheel() -> None:
-    listed = re.search(r"^packages = (\[.*?\])", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    listed = re.search(
+        r"^packages = (\[.*?\])", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     assert listed
     packages = ast.literal_eval(listed[1])
     for folder, name in ((ROOT / "engine", "densepose_engine"), (ROOT / "calibration", "densepose_engine.calibration")):

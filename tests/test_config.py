@@ -68,7 +68,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def tree_of(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text())
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def test_partial_yaml_over_a_base_is_the_complete_configuration(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class CfgNode(dict):
 
 
 def live_cfg() -> CfgNode:
-    return CfgNode(yaml.safe_load(CONFIG.read_text()))
+    return CfgNode(yaml.safe_load(CONFIG.read_text(encoding="utf-8")))
 
 
 def metadata(path: Path) -> dict[str, Any]:

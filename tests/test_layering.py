@@ -17,7 +17,7 @@ HEAVY = ("torch", "onnx", "onnx_ir", "onnxscript", "openvino", "tensorrt", "pycu
 def imported_modules(path: Path) -> set[str]:
     """Absolute and relative imports anywhere in a file; relative ones with their dots."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -27,7 +27,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def included_files(path: Path) -> set[str]:
-    return set(re.findall(r'#include\s*[<"]([^>"]+)[>"]', path.read_text()))
+    return set(re.findall(r'#include\s*[<"]([^>"]+)[>"]', path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("module", HEAVY)

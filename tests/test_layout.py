@@ -8,12 +8,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
+from small_graphs import Sketch
 
 from densepose_engine import Engine
 from densepose_engine.backends import openvino
 from densepose_engine.build import build_engine
 from densepose_engine.engine_file import write_engine_file
-from densepose_engine.export.layout import PACKED, pack_maps, take_bytes
+from densepose_engine.export.layout import PACKED, flatten_nhwc, pack_maps, take_bytes
 
 MAPS = ["coarse_segm", "fine_segm", "u", "v"]
 CHANNELS = [15, 25, 25, 25]
@@ -25,11 +27,12 @@ def demo(demo_onnx: Path) -> ir.Model:
 
 
 def test_maps_leave_in_one_tensor(demo: ir.Model) -> None:
-    assert pack_maps(demo, MAPS) == {"channels": CHANNELS, "block": 2}
+    assert pack_maps(demo, MAPS) == {"channels": CHANNELS, "block": 2, "layout": "NHWC"}
     names = [value.name for value in demo.graph.outputs]
     assert names == ["boxes", "scores", "count", PACKED]
     assert not [node.op_type for node in demo.graph if node.op_type in ("Split", "DepthToSpace")]
-    assert demo.graph.outputs[-1].producer().op_type == "Conv"
+    transpose = demo.graph.outputs[-1].producer()
+    assert transpose.op_type == "Transpose" and transpose.inputs[0].producer().op_type == "Conv"
     onnx.checker.check_model(ir.to_proto(demo))
 
 
@@ -45,6 +48,60 @@ def test_maps_that_something_follows_stay_as_they_are(demo: ir.Model) -> None:
     assert pack_maps(demo, MAPS) is None
     assert [node.name for node in demo.graph] == nodes
     assert [value.name for value in demo.graph.outputs][3:] == MAPS
+
+
+def fully_connected(readers: int, quantized: bool = False) -> Sketch:
+    """A 4x5x6 map, flattened, and ``readers`` layers on it that do not share their weights."""
+    sketch = Sketch()
+    image = sketch.input("image", ["boxes", 4, 5, 6])
+    flat = sketch.node("Flatten", [image], "flat", ["boxes", 120])
+    for number in range(readers):
+        if quantized:
+            weight = sketch.constant(f"w{number}", np.zeros((3, 120)))
+            weight.const_value = ir.tensor(sketch.rng.integers(-128, 128, (3, 120)).astype(np.int8), name=weight.name)
+            weight.dtype = ir.DataType.INT8
+            scale = sketch.constant(f"s{number}", sketch.rng.uniform(0.01, 1, 3))
+            weight = sketch.node("DequantizeLinear", [weight, scale], f"dq{number}", [3, 120], axis=0)
+        else:
+            weight = sketch.constant(f"w{number}", sketch.rng.standard_normal((3, 120)))
+        output = sketch.node("Gemm", [flat, weight], f"y{number}", ["boxes", 3], transB=1)
+        sketch.graph.outputs.append(output)
+    return sketch
+
+
+def evaluate(sketch: Sketch) -> list[np.ndarray]:
+    image = np.random.default_rng(5).standard_normal((2, 4, 5, 6)).astype(np.float32)
+    outputs: list[np.ndarray] = ReferenceEvaluator(ir.to_proto(sketch.model)).run(None, {"image": image})
+    return outputs
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_fully_connected_layers_read_a_map_pixel_by_pixel(quantized: bool) -> None:
+    sketch = fully_connected(2, quantized)
+    before = evaluate(sketch)
+    flatten_nhwc(sketch.model)
+    flat = next(node for node in sketch.graph if node.op_type == "Flatten")
+    assert [use.op_type for use in sketch.graph if use.op_type == "Transpose"] == ["Transpose"]
+    transpose = flat.inputs[0].producer()
+    assert list(transpose.attributes["perm"].as_ints()) == [0, 2, 3, 1]
+    for ours, expected in zip(evaluate(sketch), before, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("why", ["another reads the weights", "another reads the values", "not of a map"])
+def test_what_cannot_follow_stays_as_it_is(why: str) -> None:
+    sketch = fully_connected(1)
+    flat, weight = (next(node for node in sketch.graph if node.op_type == "Gemm").inputs)[:2]
+    if why == "another reads the weights":
+        sketch.node("Relu", [weight], "other")
+    elif why == "another reads the values":
+        sketch.node("Relu", [flat], "other")
+    else:
+        sketch.graph.inputs[0].shape = None
+    nodes, values = [node.name for node in sketch.graph], weight.const_value.numpy().copy()
+    flatten_nhwc(sketch.model)
+    assert [node.name for node in sketch.graph] == nodes
+    np.testing.assert_array_equal(weight.const_value.numpy(), values)
 
 
 def test_a_float_graph_takes_floats(demo: ir.Model) -> None:

@@ -15,7 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASES = ["10.3", "10.13", "11.1", "rtx-1.7"]
-NAMES: dict[str, dict[str, list[str]]] = json.loads((ROOT / "tests/data/tensorrt_names.json").read_text())
+NAMES: dict[str, dict[str, list[str]]] = json.loads(
+    (ROOT / "tests/data/tensorrt_names.json").read_text(encoding="utf-8")
+)
 # What objects of TensorRT are called in our modules.
 OBJECTS = {"trt", "builder", "network", "parser", "config", "profile", "cache", "engine", "runtime", "deserialised"}
 MEMBERS = {"_context"}
@@ -26,7 +28,7 @@ RTX_ONLY = {"ComputeCapability", "num_compute_capabilities", "set_compute_capabi
 def python_names() -> set[str]:
     names: set[str] = set()
     for name in ("tensorrt", "tensorrt_session"):
-        tree = ast.parse((ROOT / "engine/backends" / f"{name}.py").read_text())
+        tree = ast.parse((ROOT / "engine/backends" / f"{name}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if not isinstance(node, ast.Attribute):
                 continue
@@ -45,7 +47,7 @@ def python_names() -> set[str]:
 
 def cpp_names() -> set[str]:
     sources = [*(ROOT / "plugins/tensorrt").glob("*.[ch]*"), ROOT / "deploy/jetson/deepstream_plugins.cpp"]
-    text = "\n".join(path.read_text() for path in sources)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     names = set(re.findall(r"nvinfer1::(\w+)", text)) | set(re.findall(r"\b(k[A-Z][A-Z0-9_]+)\b", text))
     return names | set(re.findall(r"(\w+)\([^;{]*\)(?: const)? noexcept override", text)) | {"loadLibrary"}
 
@@ -61,6 +63,6 @@ def test_every_release_has_every_name(language: str) -> None:
 
 
 def test_what_the_newest_release_dropped_is_not_used() -> None:
-    text = "\n".join(path.read_text() for path in (ROOT / "engine/backends").glob("tensorrt*.py"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "engine/backends").glob("tensorrt*.py"))
     for name in ("Calibrator", "BuilderFlag.INT8", "BuilderFlag.FP16", "set_dynamic_range", "execute_v2", "binding"):
         assert name not in text, name

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import queue
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..engine_file import EngineFile
-from ..errors import BackendUnavailable, BuildError, EngineFileError, InferenceError
-from . import LayerTime
+from ..errors import BackendUnavailable, BuildError, EngineFileError
 from .openvino_layers import read_layers
+from .openvino_sections import Sections, cut
+from .openvino_session import OpenvinoSession, first_lines
 
 _EXTENSION = Path(__file__).resolve().parent.parent / "libdensepose_openvino.so"
 # OpenVINO's own default on CPUs with bf16 units is bf16, so what is called fp32 must say so.
@@ -80,15 +79,17 @@ def build(
     core = make_core()
     try:
         model = core.read_model(graph)
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]})
+        config = {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]}
+        compiled = _compile(model, lambda section: core.compile_model(section, "CPU", config))
+        models = compiled.models() if isinstance(compiled, Sections) else [compiled]
         rows = {name: value for name, value in load.items() if name != "image"}
-        layers = [layer.to_dict() for layer in read_layers(model, compiled, load["image"], rows)]
+        layers = [layer.to_dict() for layer in read_layers(model, models, load["image"], rows)]
         with tempfile.TemporaryDirectory() as folder:
             xml = Path(folder) / "model.xml"
             ov.serialize(model, str(xml))
             payload = {"model.xml": xml.read_bytes(), "model.bin": xml.with_suffix(".bin").read_bytes()}
     except RuntimeError as error:
-        raise BuildError(f"OpenVINO {_release(ov)} cannot compile this graph: {_first_lines(error)}") from error
+        raise BuildError(f"OpenVINO {_release(ov)} cannot compile this graph: {first_lines(error)}") from error
     return payload, versions(), layers
 
 
@@ -128,13 +129,22 @@ def load(
         config["PERF_COUNT"] = True
     try:
         model = core.read_model(engine.payload["model.xml"], engine.payload.get("model.bin", b""))
-        compiled = _compile(core, model, config, cache_dir)
+        compiled = _compile(model, lambda section: _compile_cached(core, section, config, cache_dir))
         return OpenvinoSession(compiled, num_requests)
     except RuntimeError as error:
-        raise EngineFileError(f"OpenVINO {here} cannot load this engine: {_first_lines(error)}") from error
+        raise EngineFileError(f"OpenVINO {here} cannot load this engine: {first_lines(error)}") from error
 
 
-def _compile(core: Any, model: Any, config: dict[str, Any], cache_dir: Path | None) -> Any:
+def _compile(model: Any, compile_model: Callable[[Any], Any]) -> Any:
+    """``Sections``, if it is our graph; else the whole. Several at once, because each takes but one thread."""
+    sections = cut(model)
+    if sections is None:
+        return compile_model(model)
+    with ThreadPoolExecutor() as pool:
+        return sections.with_models(pool.map(compile_model, sections.models()))
+
+
+def _compile_cached(core: Any, model: Any, config: dict[str, Any], cache_dir: Path | None) -> Any:
     if cache_dir is not None and _writable(cache_dir):
         # A cache is a convenience: a full disk or a damaged entry costs time, not the engine.
         with contextlib.suppress(RuntimeError):
@@ -148,75 +158,3 @@ def _writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
-
-
-def _first_lines(error: Exception, most: int = 6) -> str:
-    return " / ".join(line.strip() for line in str(error).splitlines()[:most] if line.strip())
-
-
-class OpenvinoRequest:
-    """See ``backends.Request``."""
-
-    def __init__(self, request: Any, names: list[str], layout: str) -> None:
-        self._request = request
-        self._names = names
-        self._layout = layout
-        # Asked for once: each question costs as much as a small layer.
-        self._settings = {
-            name: request.get_tensor(port).data
-            for port in request.model_inputs
-            for name in port.get_names()
-            if name != "image"
-        }
-
-    def image(self, height: int, width: int) -> np.ndarray:
-        tensor = self._request.get_tensor("image")
-        shape = (1, height, width, 3) if self._layout == "NHWC" else (1, 3, height, width)
-        if tuple(tensor.shape) != shape:
-            tensor.shape = shape
-        return tensor.data
-
-    def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
-        for name, value in inputs.items():
-            self._settings[name][:] = value
-        try:
-            self._request.infer(share_outputs=True)  # or else it copies all of them
-            return {name: self._request.get_tensor(name).data for name in self._names}
-        except RuntimeError as error:
-            raise InferenceError(f"OpenVINO failed on this picture: {_first_lines(error)}") from error
-
-    def profile(self) -> list[LayerTime]:
-        return [
-            LayerTime(layer.node_name, layer.node_type, layer.exec_type, 1e3 * layer.real_time.total_seconds())
-            for layer in self._request.profiling_info
-        ]
-
-
-class OpenvinoSession:
-    """See ``backends.Session``."""
-
-    def __init__(self, compiled: Any, num_requests: int) -> None:
-        self._compiled = compiled
-        self.image_layout = "NHWC" if compiled.input("image").get_element_type() == _openvino().Type.u8 else "NCHW"
-        names = [port.get_any_name() for port in compiled.outputs]
-        self._free: queue.LifoQueue[OpenvinoRequest] = queue.LifoQueue()
-        for _ in range(num_requests):
-            self._free.put(OpenvinoRequest(compiled.create_infer_request(), names, self.image_layout))
-
-    @contextlib.contextmanager
-    def request(self) -> Iterator[OpenvinoRequest]:
-        request = self._free.get()
-        try:
-            yield request
-        finally:
-            self._free.put(request)
-
-    @property
-    def compiled(self) -> Any:
-        """The ``openvino.CompiledModel``, for who wants to look inside."""
-        return self._compiled
-
-    def close(self) -> None:
-        self._compiled = None
-        while not self._free.empty():
-            self._free.get_nowait()

@@ -5,6 +5,7 @@ A layer that was meant for INT8 and silently fell back to float shows here and n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,21 @@ _TYPES = ("Convolution", "GroupConvolution", "MatMul")
 _INTEGERS = ("u8", "i8")
 
 
-def read_layers(model: Any, compiled: Any, image_size: tuple[int, int], rows: dict[str, int]) -> list[Layer]:
-    """Ask ``compiled`` (of ``model``) what became of every layer.
+def read_layers(model: Any, compiled: Sequence[Any], image_size: tuple[int, int], rows: dict[str, int]) -> list[Layer]:
+    """Ask ``compiled`` (sections of ``model``) what became of every layer.
 
     Args:
         model: ``openvino.Model``, before compilation.
-        compiled: ``openvino.CompiledModel``.
+        compiled: ``openvino.CompiledModel`` of each section.
         image_size: nominal (height, width) of the network's input, for MACs where the graph leaves it open.
         rows: how many boxes a head's layers are counted with, by first part of the layer's name ("box", "densepose").
 
     Returns:
         Layers in execution order of ``model``.
     """
-    runs = _runtime(compiled)
+    runs: dict[str, tuple[str, str]] = {}
+    for section in compiled:
+        runs = _runtime(section) | runs
     nominal = model.clone()
     image = nominal.input("image").get_partial_shape()
     channels_last = image[3].is_static and image[3].get_length() == 3

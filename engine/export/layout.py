@@ -77,12 +77,59 @@ def _permuted(shape: ir.Shape | None, permutation: list[int]) -> ir.Shape | None
     return None if shape is None else ir.Shape([shape[axis] for axis in permutation])
 
 
+def flatten_nhwc(model: ir.Model) -> None:
+    """Let fully connected layers read a map's values pixel by pixel instead of channel by channel, in place.
+
+    Their weights change places with them, so only the order of a sum changes; what the convolution before them wrote
+    need not be moved.
+    """
+    for node in list(model.graph):
+        if node.op_type not in ("Reshape", "Flatten"):
+            continue
+        source, flat = node.inputs[0], node.outputs[0]
+        if source is None or source.shape is None or flat.shape is None:
+            continue
+        if (len(source.shape), len(flat.shape)) != (4, 2):
+            continue
+        sides = source.shape[1:]
+        weights = [_fully_connected_weight(use.node, flat) for use in flat.uses()]
+        if not all(isinstance(side, int) for side in sides) or any(weight is None for weight in weights):
+            continue
+        for weight in weights:
+            assert weight is not None and weight.const_value is not None
+            by_channel = weight.const_value.numpy().reshape(-1, *sides)
+            by_pixel = by_channel.transpose(0, 2, 3, 1).reshape(by_channel.shape[0], -1)
+            weight.const_value = ir.tensor(np.ascontiguousarray(by_pixel), name=weight.name)
+        transpose = _transpose(source, _TO_NHWC, f"{node.name}/nhwc")
+        model.graph.insert_before(node, transpose)
+        node.replace_input_with(0, transpose.outputs[0])
+
+
+def _fully_connected_weight(node: ir.Node, source: ir.Value) -> ir.Value | None:
+    """The constant ``[out, in]``, quantised or not, that nobody else reads, of a layer ``source @ weight.T``."""
+    attribute = node.attributes.get("transB")
+    if node.op_type != "Gemm" or node.inputs[0] is not source or attribute is None or attribute.as_int() != 1:
+        return None
+    weight = node.inputs[1]
+    while weight is not None and len(weight.uses()) == 1:
+        if weight.const_value is not None:
+            return weight
+        producer = weight.producer()
+        if producer is None or producer.op_type != "DequantizeLinear":
+            return None
+        axis = producer.attributes.get("axis")
+        if axis is None or axis.as_int() != 0:
+            return None
+        weight = producer.inputs[0]
+    return None
+
+
 def pack_maps(model: ir.Model, maps: list[str]) -> dict[str, object] | None:
     """Let the graph give all of a person's maps as its convolution makes them, in one output ``maps``, in place.
 
-    Cutting them apart and undoing the pixel shuffle would cost as much as the DensePose head's largest convolution;
-    ``ChartResult`` reads them as they are. Exact. Returns its attributes ``channels`` and ``block``, or None where the
-    maps are not one tensor cut along its channels, which leaves the graph as it is.
+    Cutting them apart, undoing the pixel shuffle and moving the channels would cost as much as the DensePose head's
+    largest convolution; ``ChartResult`` reads them as they are. Exact. Returns its attributes ``channels``, ``block``
+    and ``layout``, or None where the maps are not one tensor cut along its channels, which leaves the graph as it is.
     """
     graph = model.graph
     outputs = [value for value in graph.outputs if value.name in maps]
@@ -101,10 +148,13 @@ def pack_maps(model: ir.Model, maps: list[str]) -> dict[str, object] | None:
             assert source is not None
     kept = [value for value in graph.outputs if value.name not in maps]
     graph.outputs.clear()
-    graph.outputs.extend([*kept, source])
+    graph.outputs.extend(kept)
     graph.remove([split] + ([shuffle] if shuffle is not None and block > 1 else []), safe=True)
-    source.name = PACKED
-    return {"channels": [shape[1] for shape in shapes if shape is not None], "block": block}
+    transpose = _transpose(source, _TO_NHWC, PACKED)
+    graph.append(transpose)
+    graph.outputs.extend(transpose.outputs)
+    transpose.outputs[0].name = PACKED
+    return {"channels": [shape[1] for shape in shapes if shape is not None], "block": block, "layout": "NHWC"}
 
 
 def take_bytes(model: ir.Model) -> dict[str, float | int] | None:

@@ -146,6 +146,10 @@ class AttributesForOpenvino {
   ov::AttributeVisitor& visitor_;
 };
 
+// Whether an op with a Trim gives as many rows as it has room for, and whoever reads them its count, instead of exactly
+// the valid ones. OpenVINO plans memory and layouts ahead only for shapes that it knows.
+constexpr const char* kStaticRows = "static_rows";
+
 // `Kernel`: an op of ops.h; the name Op would mean OpenVINO's own class in here.
 template <class Kernel>
 class Node final : public ov::op::Op {
@@ -166,11 +170,15 @@ class Node final : public ov::op::Op {
   }
 
   std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override {
-    return std::make_shared<Node>(inputs, op_);
+    auto node = std::make_shared<Node>(inputs, op_);
+    node->static_rows_ = static_rows_;
+    node->validate_and_infer_types();
+    return node;
   }
 
   bool visit_attributes(ov::AttributeVisitor& visitor) override {
     op_.visit(AttributesForOpenvino(visitor));
+    if constexpr (kTrims) visitor.on_attribute(kStaticRows, static_rows_);
     return true;
   }
 
@@ -193,7 +201,7 @@ class Node final : public ov::op::Op {
     for (std::size_t o = 0; o < outputs.size(); ++o) {
       ov::PartialShape shape;
       for (std::int64_t d : outputs[o].shape) shape.push_back(d < 0 ? ov::Dimension::dynamic() : ov::Dimension(d));
-      if (o < Kernel::kTrim.outputs) shape[0] = ov::Dimension(0, shape[0].get_max_length());
+      if (trims() && o < Kernel::kTrim.outputs) shape[0] = ov::Dimension(0, shape[0].get_max_length());
       set_output_type(o, to_openvino(outputs[o].type), shape);
     }
   }
@@ -212,7 +220,7 @@ class Node final : public ov::op::Op {
     }
     const ScratchLease scratch;
     op_.run({in.data(), inputs.size()}, {out.data(), out.size()}, *scratch);
-    if constexpr (Kernel::kTrim.outputs > 0) {
+    if (trims()) {
       const auto count = *out[Kernel::kTrim.count].template as<std::int32_t>();
       for (std::size_t o = 0; o < Kernel::kTrim.outputs; ++o) {
         Shape shape = out[o].shape;
@@ -225,7 +233,11 @@ class Node final : public ov::op::Op {
 
  private:
   static constexpr std::size_t kMaxInputs = 16;
+  static constexpr bool kTrims = Kernel::kTrim.outputs > 0;
+  bool trims() const { return kTrims && !static_rows_; }
+
   Kernel op_;
+  bool static_rows_ = false;
 };
 
 // Names of the float attributes' exact twins, which an ONNX file does not have.
@@ -246,6 +258,7 @@ template <class Op>
 void add_extensions(std::vector<ov::Extension::Ptr>& extensions) {
   std::map<std::string, ov::Any> absent;
   Op().visit(ExactTwins(absent));
+  if (Op::kTrim.outputs > 0) absent[kStaticRows] = false;
   extensions.push_back(std::make_shared<ov::OpExtension<Node<Op>>>());
   extensions.push_back(std::make_shared<ov::frontend::onnx::OpExtension<Node<Op>>>(
       Op::kName, kDomain, std::map<std::string, std::string>{}, absent));

@@ -138,7 +138,7 @@ def test_a_fifth_op(trt: ModuleType, tmp_path: Path) -> None:
     (tree / "csrc" / "scale_by_factor.h").write_text(HEADER)
     (tree / "csrc" / "scale_by_factor_cpu.cpp").write_text(CPU)
     (tree / "csrc" / "scale_by_factor_cuda.cu").write_text(CUDA)
-    ops = (tree / "csrc" / "ops.h").read_text()
+    ops = (tree / "csrc" / "ops.h").read_text(encoding="utf-8")
     ops = ops.replace("#include <tuple>\n", '#include <tuple>\n\n#include "scale_by_factor.h"\n')
     ops = ops.replace("ChartResult>;", "ChartResult, ScaleByFactor>;")
     (tree / "csrc" / "ops.h").write_text(ops)

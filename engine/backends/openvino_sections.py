@@ -1,0 +1,219 @@
+"""The one graph, cut at its custom nodes into sections of fixed shapes.
+
+OpenVINO plans layouts and memory ahead, and drops a Transpose against the layout that the next convolution wants, only
+where shapes are fixed; but how many proposals and people a picture has is known when it runs. So the heads become
+models of their own, each for a few fixed numbers of rows, and whoever runs them brings the rows together. The numbers
+are those of the whole graph: a row of a head does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+#: How many rows a light head is compiled for. A convolution's weights are packed once per model, so a head of heavy
+#: ones is compiled once, for any number of rows: what it loses in layouts is small beside what it computes.
+BOX_ROWS = (500, 100)
+PEOPLE_ROWS = (4, 2, 1)
+ANY_ROWS = 0
+_LIGHT_BYTES = 8 << 20
+# A model of more rows than are needed is used where at most this share of them is for nothing.
+_MOST_WASTE = 1 / 8
+
+
+@dataclass(frozen=True)
+class Head:
+    """RoIAlign and what reads it, by number of rows (``ANY_ROWS``: any).
+
+    Each model's inputs are those levels of the trunk that ``levels`` numbers, boxes ``[rows, 4]`` and their count
+    ``[1]``.
+    """
+
+    models: dict[int, Any]
+    levels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What ``cut`` makes, and the same again with its models compiled.
+
+    ``trunk``: image, sizes, max_proposals -> proposals ``[capacity, 4]``, their count ``[1]``, and the levels.
+    ``box``: -> class logits, deltas. ``detections``: logits, deltas, proposals, count of proposals, sizes, thresholds,
+    max_detections -> boxes_network, count, boxes, scores. ``people``: -> the graph's other outputs, named ``maps``.
+    """
+
+    trunk: Any
+    box: Head
+    detections: Any
+    people: Head
+    capacity: int
+    maps: tuple[str, ...]
+
+    def models(self) -> list[Any]:
+        return [self.trunk, *self.box.models.values(), self.detections, *self.people.models.values()]
+
+    def with_models(self, models: Iterable[Any]) -> Sections:
+        """These sections, with ``models`` in the places of ``models()``."""
+        rest = iter(models)
+        trunk, box = next(rest), {rows: next(rest) for rows in self.box.models}
+        detections, people = next(rest), {rows: next(rest) for rows in self.people.models}
+        heads = Head(box, self.box.levels), Head(people, self.people.levels)
+        return Sections(trunk, heads[0], detections, heads[1], self.capacity, self.maps)
+
+
+def cut(model: Any) -> Sections | None:
+    """Cut ``model`` (an ``openvino.Model``, which stays as it is); None if it has not our custom nodes."""
+    nodes = _CustomNodes.of(model)
+    if nodes is None:
+        return None
+    levels: list[Any] = []  # as (node, port) names, which clones share
+    for roi_align in (nodes.box, nodes.people):
+        for port in _levels(roi_align):
+            if (place := _place(port)) not in levels:
+                levels.append(place)
+    capacity = -(-nodes.proposals.get_attributes()["capacity"] // max(BOX_ROWS)) * max(BOX_ROWS)
+    trunk = _trunk(model, capacity, levels)
+    heads = []
+    maps = tuple(port.get_any_name() for port in _map_results(model))
+    for name, rows in (("box", BOX_ROWS), ("people", PEOPLE_ROWS)):
+        numbers = tuple(levels.index(_place(port)) for port in _levels(getattr(nodes, name)))
+        shapes = [trunk.output(2 + number).get_partial_shape() for number in numbers]
+        head = _head(model, name, ANY_ROWS, shapes)
+        if _constant_bytes(head) <= _LIGHT_BYTES:
+            heads.append(Head({count: _head(model, name, count, shapes) for count in rows}, numbers))
+        else:
+            heads.append(Head({ANY_ROWS: head}, numbers))
+    box, people = heads
+    return Sections(trunk, box, _detections(model, capacity), people, capacity, maps)
+
+
+def plan_rows(rows: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(start, size) of models' runs, of ``sizes`` in falling order, that together cover ``rows`` rows."""
+    if ANY_ROWS in sizes:
+        if rows:
+            yield 0, rows
+        return
+    start = 0
+    while start < rows:
+        rest = rows - start
+        enough = [size for size in sizes if size >= rest and (size - rest <= size * _MOST_WASTE or size == sizes[-1])]
+        size = enough[-1] if enough else next(size for size in sizes if size <= rest)
+        yield start, size
+        start += size
+
+
+@dataclass(frozen=True)
+class _CustomNodes:
+    """``box`` and ``people``: the two RoIAligns."""
+
+    proposals: Any
+    box: Any
+    detections: Any
+    people: Any
+
+    @classmethod
+    def of(cls, model: Any) -> _CustomNodes | None:
+        found: dict[str, list[Any]] = {}
+        for op in model.get_ops():
+            found.setdefault(op.get_type_name(), []).append(op)
+        sources = {_source(op, -2): op for op in found.get("MultilevelRoiAlign", [])}  # by who makes its boxes
+        single = [found.get(kind, []) for kind in ("GenerateProposals", "BoxDetections")]
+        if any(len(ops) != 1 for ops in single) or set(sources) != {"GenerateProposals", "BoxDetections"}:
+            return None
+        return cls(single[0][0], sources["GenerateProposals"], single[1][0], sources["BoxDetections"])
+
+
+def _source(op: Any, index: int) -> str:
+    name: str = op.inputs()[index].get_source_output().get_node().get_type_name()
+    return name
+
+
+def _levels(roi_align: Any) -> list[Any]:
+    """The outputs that it reads features from: all inputs but boxes and their count."""
+    return [port.get_source_output() for port in roi_align.inputs()[:-2]]
+
+
+def _place(output: Any) -> tuple[str, int]:
+    return output.get_node().get_friendly_name(), output.get_index()
+
+
+def _map_results(model: Any) -> list[Any]:
+    """The graph's outputs that BoxDetections does not make."""
+    return [port for port in model.outputs if _source(port.get_node(), 0) != "BoxDetections"]
+
+
+def _trunk(model: Any, capacity: int, levels: Sequence[tuple[str, int]]) -> Any:
+    clone = model.clone()
+    nodes = _CustomNodes.of(clone)
+    assert nodes is not None
+    nodes.proposals.set_attribute("static_rows", True)
+    nodes.proposals.set_attribute("capacity", capacity)
+    nodes.proposals.validate_and_infer_types()
+    ports = {_place(port): port for roi_align in (nodes.box, nodes.people) for port in _levels(roi_align)}
+    outputs = [nodes.proposals.output(0), nodes.proposals.output(2), *(ports[level] for level in levels)]
+    return _model(outputs, _settings(clone, ("image", "sizes", "max_proposals")), "trunk")
+
+
+def _head(model: Any, name: str, rows: int, level_shapes: Sequence[Any]) -> Any:
+    clone = model.clone()
+    nodes = _CustomNodes.of(clone)
+    assert nodes is not None
+    roi_align = getattr(nodes, name)
+    shapes = [*level_shapes, [rows or -1, 4], [1]]
+    parameters = [
+        _cut_input(port, shape, f"{name}/{index}")
+        for index, (port, shape) in enumerate(zip(roi_align.inputs(), shapes, strict=True))
+    ]
+    if name == "box":
+        outputs = [port.get_source_output() for port in nodes.detections.inputs()[:2]]
+    else:
+        outputs = [port.get_node().input(0).get_source_output() for port in _map_results(clone)]
+    return _model(outputs, parameters, name)
+
+
+def _detections(model: Any, capacity: int) -> Any:
+    clone = model.clone()
+    nodes = _CustomNodes.of(clone)
+    assert nodes is not None
+    node = nodes.detections
+    shapes = ([capacity, 2], [capacity, 4], [capacity, 4], [1])
+    parameters = [
+        _cut_input(port, shape, f"detections/{index}")
+        for index, (port, shape) in enumerate(zip(node.inputs()[: len(shapes)], shapes, strict=True))
+    ]
+    node.set_attribute("static_rows", True)
+    node.validate_and_infer_types()
+    settings = _settings(clone, ("sizes", "score_threshold", "nms_threshold", "max_detections"))
+    return _model([node.output(index) for index in (0, 3, 1, 2)], [*parameters, *settings], "detections")
+
+
+def _settings(model: Any, names: Sequence[str]) -> list[Any]:
+    return [model.input(name).get_node() for name in names]
+
+
+def _cut_input(port: Any, shape: Any, name: str) -> Any:
+    """A parameter in place of what ``port`` reads."""
+    from openvino import PartialShape, op
+
+    source = port.get_source_output()
+    parameter = op.Parameter(source.get_element_type(), PartialShape(shape))
+    parameter.set_friendly_name(name)
+    port.replace_source_output(parameter.output(0))
+    return parameter
+
+
+def _model(outputs: Sequence[Any], parameters: Sequence[Any], name: str) -> Any:
+    from openvino import Model, opset13
+
+    model = Model([opset13.result(port) for port in outputs], list(parameters), name)
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _constant_bytes(model: Any) -> int:
+    """Of all weights, in the type that they are kept in."""
+    constants = [op for op in model.get_ops() if op.get_type_name() == "Constant"]
+    return sum(int(np.prod(list(op.shape))) * op.get_element_type().bitwidth // 8 for op in constants)

@@ -1,0 +1,197 @@
+"""Running a compiled graph: in sections, where it was cut, or as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import queue
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import InferenceError
+from . import LayerTime
+from .openvino_sections import ANY_ROWS, Head, Sections, plan_rows
+
+
+def first_lines(error: Exception, most: int = 6) -> str:
+    """OpenVINO's messages are long and end with where in its source they arose."""
+    return " / ".join(line.strip() for line in str(error).splitlines()[:most] if line.strip())
+
+
+class _Model:
+    """An infer request, and how often it ran, because OpenVINO tells a layer's mean time over all runs."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self.request = compiled.create_infer_request()
+        self.runs = 0
+
+    def run(self) -> None:
+        self.request.infer(share_outputs=True)  # or else it copies all of them
+        self.runs += 1
+
+    def settings(self) -> dict[str, np.ndarray]:
+        """The small inputs, by name; asked for once, because each question costs as much as a small layer."""
+        return {
+            name: self.request.get_tensor(port).data
+            for port in self.compiled.inputs
+            for name in port.get_names()
+            if name != "image"
+        }
+
+    def outputs(self) -> list[np.ndarray]:
+        return [self.request.get_output_tensor(index).data for index in range(len(self.compiled.outputs))]
+
+
+class _OpenvinoRequest:
+    """See ``backends.Request``. The first of ``models`` takes the image, any of them settings."""
+
+    def __init__(self, models: Sequence[_Model], layout: str) -> None:
+        self._models = models
+        self._layout = layout
+        self._settings: dict[str, list[np.ndarray]] = {}
+        for model in models:
+            for name, array in model.settings().items():
+                self._settings.setdefault(name, []).append(array)
+
+    def image(self, height: int, width: int) -> np.ndarray:
+        tensor = self._models[0].request.get_tensor("image")
+        shape = (1, height, width, 3) if self._layout == "NHWC" else (1, 3, height, width)
+        if tuple(tensor.shape) != shape:
+            tensor.shape = shape
+        array: np.ndarray = tensor.data
+        return array
+
+    def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
+        for name, value in inputs.items():
+            for array in self._settings[name]:
+                array[:] = value
+        try:
+            return self._run()
+        except RuntimeError as error:
+            raise InferenceError(f"OpenVINO failed on this picture: {first_lines(error)}") from error
+
+    def _run(self) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def profile(self) -> list[LayerTime]:
+        frames = self._models[0].runs
+        found: dict[str, LayerTime] = {}
+        for model in self._models:
+            if not model.runs:
+                continue
+            for layer in model.request.profiling_info:
+                # A head of several sizes has the same layer in several models.
+                before = found[layer.node_name].milliseconds if layer.node_name in found else 0.0
+                mean = 1e3 * layer.real_time.total_seconds() * model.runs / frames
+                found[layer.node_name] = LayerTime(layer.node_name, layer.node_type, layer.exec_type, before + mean)
+        return list(found.values())
+
+
+class _WholeRequest(_OpenvinoRequest):
+    def __init__(self, compiled: Any, layout: str) -> None:
+        super().__init__([_Model(compiled)], layout)
+        self._names = [port.get_any_name() for port in compiled.outputs]
+
+    def _run(self) -> dict[str, np.ndarray]:
+        (model,) = self._models
+        model.run()
+        return dict(zip(self._names, model.outputs(), strict=True))
+
+
+class _Head:
+    """A head's models, and its outputs' rows in one array each."""
+
+    def __init__(self, head: Head, capacity: int) -> None:
+        self.models = {rows: _Model(compiled) for rows, compiled in head.models.items()}
+        self.levels = head.levels
+        count = len(head.levels) + 1
+        self._counts = {rows: model.request.get_input_tensor(count).data for rows, model in self.models.items()}
+        first = next(iter(head.models.values()))
+        # Memory is the system's until somebody writes to it, so room for all people costs nothing.
+        self.outputs = [
+            np.empty((capacity, *(side.get_length() for side in list(port.get_partial_shape())[1:])), np.float32)
+            for port in first.outputs
+        ]
+
+    def bind(self, levels: Sequence[Any]) -> None:
+        for model in self.models.values():
+            for index, level in enumerate(self.levels):
+                model.request.set_input_tensor(index, levels[level])
+
+    def run(self, boxes: np.ndarray, rows: int) -> None:
+        """The first ``rows`` of ``outputs`` from those of ``boxes``, which has room for ``capacity``."""
+        for start, size in plan_rows(rows, tuple(self.models)):
+            key = ANY_ROWS if ANY_ROWS in self.models else size
+            model = self.models[key]
+            model.request.set_input_tensor(len(self.levels), _share(boxes[start : start + size]))
+            self._counts[key][0] = min(size, rows - start)
+            for index, output in enumerate(self.outputs):
+                model.request.set_output_tensor(index, _share(output[start : start + size]))
+            model.run()
+
+
+class _SectionedRequest(_OpenvinoRequest):
+    def __init__(self, sections: Sections, layout: str) -> None:
+        self._trunk, self._detections = _Model(sections.trunk), _Model(sections.detections)
+        self._box = _Head(sections.box, sections.capacity)
+        self._people = _Head(sections.people, sections.detections.output(0).shape[0])
+        self._names = sections.maps
+        heads = [model for head in (self._box, self._people) for model in head.models.values()]
+        super().__init__([self._trunk, self._detections, *heads], layout)
+        self._proposals, self._proposal_count = (self._trunk.request.get_output_tensor(index) for index in range(2))
+        tensors = [*map(_share, self._box.outputs), self._proposals, self._proposal_count]
+        for index, tensor in enumerate(tensors):
+            self._detections.request.set_input_tensor(index, tensor)
+        self._people_boxes, self._people_count, self._boxes, self._scores = self._detections.outputs()
+        self._fixed = not any(port.get_partial_shape().is_dynamic for port in sections.trunk.outputs)
+        if self._fixed:
+            self._bind()
+
+    def _bind(self) -> None:
+        levels = [self._trunk.request.get_output_tensor(i) for i in range(2, len(self._trunk.compiled.outputs))]
+        for head in (self._box, self._people):
+            head.bind(levels)
+
+    def _run(self) -> dict[str, np.ndarray]:
+        self._trunk.run()
+        if not self._fixed:  # levels of another size lie elsewhere
+            self._bind()
+        self._box.run(self._proposals.data, int(self._proposal_count.data[0]))
+        self._detections.run()
+        people = int(self._people_count[0])
+        self._people.run(self._people_boxes, people)
+        maps = {name: array[:people] for name, array in zip(self._names, self._people.outputs, strict=True)}
+        return {"boxes": self._boxes[:people], "scores": self._scores[:people], "count": self._people_count, **maps}
+
+
+def _share(array: np.ndarray) -> Any:
+    return importlib.import_module("openvino").Tensor(array, shared_memory=True)
+
+
+class OpenvinoSession:
+    """See ``backends.Session``."""
+
+    def __init__(self, compiled: Any, num_requests: int) -> None:
+        """``compiled``: ``Sections`` of compiled models, or the whole graph as one."""
+        first = compiled.trunk if isinstance(compiled, Sections) else compiled
+        takes_bytes = first.input("image").get_element_type() == importlib.import_module("openvino").Type.u8
+        self.image_layout = "NHWC" if takes_bytes else "NCHW"
+        make = _SectionedRequest if isinstance(compiled, Sections) else _WholeRequest
+        self._free: queue.LifoQueue[_OpenvinoRequest] = queue.LifoQueue()
+        for _ in range(num_requests):
+            self._free.put(make(compiled, self.image_layout))
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[_OpenvinoRequest]:
+        request = self._free.get()
+        try:
+            yield request
+        finally:
+            self._free.put(request)
+
+    def close(self) -> None:
+        while not self._free.empty():
+            self._free.get_nowait()
