@@ -88,7 +88,10 @@ def test_sizes_of_pictures_may_change(dynamic_engine: Path) -> None:
             assert_same(infer(engine, picture, 200, 3), infer(expected, picture, 200, 3))
 
 
-def test_int8_sections_are_the_same_bytes(demo_int8_engine: Path, picture: np.ndarray) -> None:
+def test_int8_sections_are_the_same_bytes(
+    demo_int8_engine: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "_INT8_TRUNK", {})  # the whole is compiled without it
     with load(demo_int8_engine) as engine, load(demo_int8_engine, whole=True) as expected:
         for proposals, people in SETTINGS[:4]:
             ours, theirs = (infer(one, picture, proposals, people) for one in (engine, expected))
@@ -96,6 +99,22 @@ def test_int8_sections_are_the_same_bytes(demo_int8_engine: Path, picture: np.nd
             for k in range(people):
                 np.testing.assert_array_equal(ours.labels[k], theirs.labels[k])
                 np.testing.assert_array_equal(ours.uv[k], theirs.uv[k])
+
+
+def test_sums_are_made_by_int8_convolutions(demo_int8_engine: Path) -> None:
+    """Residuals and the pyramid's largest level are not written as floats, to be added by a kernel of their own."""
+    file = read_engine_file(demo_int8_engine)
+    core = make_core()
+    model = core.read_model(file.payload["model.xml"], file.payload["model.bin"])
+    trunk = openvino._compile(core, model, "int8", {}, None).trunk
+    info = {op.get_friendly_name(): op.get_rt_info() for op in trunk.get_runtime_model().get_ops()}
+    floats = [
+        name
+        for name, found in info.items()
+        if found["layerType"].astype(str) == "Convolution" and found["outputPrecisions"].astype(str) != "u8"
+    ]
+    assert any(name.startswith("rpn") for name in floats)  # what a custom node reads
+    assert not [name for name in floats if name.startswith(("backbone", "neck/l"))]
 
 
 def test_cutting_leaves_the_graph_as_it_was(demo_engine: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ _EXTENSION = Path(__file__).resolve().parent.parent / "libdensepose_openvino.so"
 # In an INT8 engine that is the precision of what was kept float.
 _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 PRECISIONS = tuple(_PRECISION_HINTS)
+# The compiler of elementwise subgraphs takes a sum away from the INT8 convolution that could have added it in its
+# accumulator, and a float map is written and read again for it.
+_INT8_TRUNK = {"SNIPPETS_MODE": "DISABLE"}
 LAYOUT = "NHWC"  # a Transpose around a custom node costs nothing here, and planar features would
 TARGET = "openvino"
 FUSES_ENDS = True
@@ -79,8 +82,7 @@ def build(
     core = make_core()
     try:
         model = core.read_model(graph)
-        config = {"INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]}
-        compiled = _compile(model, lambda section: core.compile_model(section, "CPU", config))
+        compiled = _compile(core, model, precision, {}, None)
         models = compiled.models() if isinstance(compiled, Sections) else [compiled]
         rows = {name: value for name, value in load.items() if name != "image"}
         layers = [layer.to_dict() for layer in read_layers(model, models, load["image"], rows)]
@@ -121,7 +123,6 @@ def load(
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": str(num_streams),
-        "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[engine.precision],
     }
     if num_threads is not None:
         config["INFERENCE_NUM_THREADS"] = num_threads
@@ -129,19 +130,25 @@ def load(
         config["PERF_COUNT"] = True
     try:
         model = core.read_model(engine.payload["model.xml"], engine.payload.get("model.bin", b""))
-        compiled = _compile(model, lambda section: _compile_cached(core, section, config, cache_dir))
+        compiled = _compile(core, model, engine.precision, config, cache_dir)
         return OpenvinoSession(compiled, num_requests)
     except RuntimeError as error:
         raise EngineFileError(f"OpenVINO {here} cannot load this engine: {first_lines(error)}") from error
 
 
-def _compile(model: Any, compile_model: Callable[[Any], Any]) -> Any:
+def _compile(core: Any, model: Any, precision: str, config: dict[str, Any], cache_dir: Path | None) -> Any:
     """``Sections``, if it is our graph; else the whole. Several at once, because each takes but one thread."""
+    config = {**config, "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]}
     sections = cut(model)
     if sections is None:
-        return compile_model(model)
+        return _compile_cached(core, model, config, cache_dir)
+    in_trunk = {**config, **_INT8_TRUNK} if precision == "int8" else config
+
+    def compile_section(section: Any) -> Any:
+        return _compile_cached(core, section, in_trunk if section is sections.trunk else config, cache_dir)
+
     with ThreadPoolExecutor() as pool:
-        return sections.with_models(pool.map(compile_model, sections.models()))
+        return sections.with_models(pool.map(compile_section, sections.models()))
 
 
 def _compile_cached(core: Any, model: Any, config: dict[str, Any], cache_dir: Path | None) -> Any:
