@@ -102,35 +102,47 @@ class _WholeRequest(_OpenvinoRequest):
 
 
 class _Head:
-    """A head's models, and its outputs' rows in one array each."""
+    """A head's models, its boxes, and its outputs' rows in one array each."""
 
     def __init__(self, head: Head, capacity: int) -> None:
         self.models = {rows: _Model(compiled) for rows, compiled in head.models.items()}
-        self.levels = head.levels
+        self._sizes = tuple(head.models)
+        self._levels = head.levels
         count = len(head.levels) + 1
         self._counts = {rows: model.request.get_input_tensor(count).data for rows, model in self.models.items()}
         first = next(iter(head.models.values()))
         # Memory is the system's until somebody writes to it, so room for all people costs nothing.
+        self.boxes = np.zeros((capacity, 4), np.float32)
         self.outputs = [
             np.empty((capacity, *(side.get_length() for side in list(port.get_partial_shape())[1:])), np.float32)
             for port in first.outputs
         ]
+        self._tensors: dict[tuple[int, int], list[Any]] = {}
 
     def bind(self, levels: Sequence[Any]) -> None:
+        """``levels``: the trunk's output tensors."""
         for model in self.models.values():
-            for index, level in enumerate(self.levels):
+            for index, level in enumerate(self._levels):
                 model.request.set_input_tensor(index, levels[level])
 
-    def run(self, boxes: np.ndarray, rows: int) -> None:
-        """The first ``rows`` of ``outputs`` from those of ``boxes``, which has room for ``capacity``."""
-        for start, size in plan_rows(rows, tuple(self.models)):
+    def run(self, rows: int) -> None:
+        """The first ``rows`` of ``outputs``, from those of ``boxes``."""
+        for start, size in plan_rows(rows, self._sizes):
             key = ANY_ROWS if ANY_ROWS in self.models else size
             model = self.models[key]
-            model.request.set_input_tensor(len(self.levels), _share(boxes[start : start + size]))
+            boxes, *outputs = self._rows(start, size)
+            model.request.set_input_tensor(len(self._levels), boxes)
             self._counts[key][0] = min(size, rows - start)
-            for index, output in enumerate(self.outputs):
-                model.request.set_output_tensor(index, _share(output[start : start + size]))
+            for index, tensor in enumerate(outputs):
+                model.request.set_output_tensor(index, tensor)
             model.run()
+
+    def _rows(self, start: int, size: int) -> list[Any]:
+        """Rows of boxes and outputs as tensors, made once."""
+        if (start, size) not in self._tensors:
+            arrays = (self.boxes, *self.outputs)
+            self._tensors[start, size] = [_share(array[start : start + size]) for array in arrays]
+        return self._tensors[start, size]
 
 
 class _SectionedRequest(_OpenvinoRequest):
@@ -141,11 +153,14 @@ class _SectionedRequest(_OpenvinoRequest):
         self._names = sections.maps
         heads = [model for head in (self._box, self._people) for model in head.models.values()]
         super().__init__([self._trunk, self._detections, *heads], layout)
-        self._proposals, self._proposal_count = (self._trunk.request.get_output_tensor(index) for index in range(2))
-        tensors = [*map(_share, self._box.outputs), self._proposals, self._proposal_count]
-        for index, tensor in enumerate(tensors):
-            self._detections.request.set_input_tensor(index, tensor)
-        self._people_boxes, self._people_count, self._boxes, self._scores = self._detections.outputs()
+        self._proposal_count = np.zeros(1, np.int32)
+        trunk, detections = self._trunk.request, self._detections.request
+        for index, array in enumerate((self._box.boxes, self._proposal_count)):
+            trunk.set_output_tensor(index, _share(array))
+        for index, array in enumerate((*self._box.outputs, self._box.boxes, self._proposal_count)):
+            detections.set_input_tensor(index, _share(array))
+        detections.set_output_tensor(0, _share(self._people.boxes))
+        _, self._people_count, self._boxes, self._scores = self._detections.outputs()
         self._fixed = not any(port.get_partial_shape().is_dynamic for port in sections.trunk.outputs)
         if self._fixed:
             self._bind()
@@ -159,10 +174,10 @@ class _SectionedRequest(_OpenvinoRequest):
         self._trunk.run()
         if not self._fixed:  # levels of another size lie elsewhere
             self._bind()
-        self._box.run(self._proposals.data, int(self._proposal_count.data[0]))
+        self._box.run(int(self._proposal_count[0]))
         self._detections.run()
         people = int(self._people_count[0])
-        self._people.run(self._people_boxes, people)
+        self._people.run(people)
         maps = {name: array[:people] for name, array in zip(self._names, self._people.outputs, strict=True)}
         return {"boxes": self._boxes[:people], "scores": self._scores[:people], "count": self._people_count, **maps}
 
