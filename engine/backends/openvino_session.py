@@ -21,11 +21,12 @@ def first_lines(error: Exception, most: int = 6) -> str:
 
 
 class _Model:
-    """An infer request, and how often it ran, because OpenVINO tells a layer's mean time over all runs."""
+    """An infer request, and how often it ran."""
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
         self.request = compiled.create_infer_request()
+        self.count = np.zeros(1, np.int32)  # of rows, for a head
         self.runs = 0
 
     def run(self) -> None:
@@ -76,16 +77,19 @@ class _OpenvinoRequest:
     def _run(self) -> dict[str, np.ndarray]:
         raise NotImplementedError
 
+    def models(self) -> list[_Model]:
+        return list(self._models)
+
     def profile(self) -> list[LayerTime]:
         frames = self._models[0].runs
         found: dict[str, LayerTime] = {}
-        for model in self._models:
-            if not model.runs:
-                continue
-            for layer in model.request.profiling_info:
-                # A head of several sizes has the same layer in several models.
+        # OpenVINO tells a layer's mean over all requests of its model; a head has a model for every size.
+        for compiled in {id(model.compiled): model.compiled for model in self.models()}.values():
+            models = [model for model in self.models() if model.compiled is compiled]
+            runs = sum(model.runs for model in models)
+            for layer in models[0].request.profiling_info if runs else ():
                 before = found[layer.node_name].milliseconds if layer.node_name in found else 0.0
-                mean = 1e3 * layer.real_time.total_seconds() * model.runs / frames
+                mean = 1e3 * layer.real_time.total_seconds() * runs / frames
                 found[layer.node_name] = LayerTime(layer.node_name, layer.node_type, layer.exec_type, before + mean)
         return list(found.values())
 
@@ -102,14 +106,12 @@ class _WholeRequest(_OpenvinoRequest):
 
 
 class _Head:
-    """A head's models, its boxes, and its outputs' rows in one array each."""
+    """A head's boxes, its outputs' rows in one array each, and a model for each range of rows that was asked for."""
 
     def __init__(self, head: Head, capacity: int) -> None:
-        self.models = {rows: _Model(compiled) for rows, compiled in head.models.items()}
+        self._compiled = head.models
         self._sizes = tuple(head.models)
         self._levels = head.levels
-        count = len(head.levels) + 1
-        self._counts = {rows: model.request.get_input_tensor(count).data for rows, model in self.models.items()}
         first = next(iter(head.models.values()))
         # Memory is the system's until somebody writes to it, so room for all people costs nothing.
         self.boxes = np.zeros((capacity, 4), np.float32)
@@ -117,32 +119,45 @@ class _Head:
             np.empty((capacity, *(side.get_length() for side in list(port.get_partial_shape())[1:])), np.float32)
             for port in first.outputs
         ]
-        self._tensors: dict[tuple[int, int], list[Any]] = {}
+        self._features: list[Any] = []
+        self._models: dict[tuple[int, int], _Model] = {}
+        self._any_rows = _Model(head.models[ANY_ROWS]) if ANY_ROWS in head.models else None
+
+    def models(self) -> list[_Model]:
+        """What has been run."""
+        return [*self._models.values(), *([self._any_rows] if self._any_rows else [])]
 
     def bind(self, levels: Sequence[Any]) -> None:
         """``levels``: the trunk's output tensors."""
-        for model in self.models.values():
-            for index, level in enumerate(self._levels):
-                model.request.set_input_tensor(index, levels[level])
+        self._features = [levels[number] for number in self._levels]
+        for model in self.models():
+            for index, feature in enumerate(self._features):
+                model.request.set_input_tensor(index, feature)
 
     def run(self, rows: int) -> None:
         """The first ``rows`` of ``outputs``, from those of ``boxes``."""
         for start, size in plan_rows(rows, self._sizes):
-            key = ANY_ROWS if ANY_ROWS in self.models else size
-            model = self.models[key]
-            boxes, *outputs = self._rows(start, size)
-            model.request.set_input_tensor(len(self._levels), boxes)
-            self._counts[key][0] = min(size, rows - start)
-            for index, tensor in enumerate(outputs):
-                model.request.set_output_tensor(index, tensor)
+            model = self._model(start, size)
+            model.count[0] = min(size, rows - start)
             model.run()
 
-    def _rows(self, start: int, size: int) -> list[Any]:
-        """Rows of boxes and outputs as tensors, made once."""
-        if (start, size) not in self._tensors:
-            arrays = (self.boxes, *self.outputs)
-            self._tensors[start, size] = [_share(array[start : start + size]) for array in arrays]
-        return self._tensors[start, size]
+    def _model(self, start: int, size: int) -> _Model:
+        if self._any_rows is not None:
+            self._bind_rows(self._any_rows, start, size)
+            return self._any_rows
+        # What a model reads and writes never changes: to tell it again each time would cost as much as a small layer.
+        if (start, size) not in self._models:
+            model = self._models[start, size] = _Model(self._compiled[size])
+            self._bind_rows(model, start, size)
+        return self._models[start, size]
+
+    def _bind_rows(self, model: _Model, start: int, size: int) -> None:
+        for index, feature in enumerate(self._features):
+            model.request.set_input_tensor(index, feature)
+        model.request.set_input_tensor(len(self._levels), _share(self.boxes[start : start + size]))
+        model.request.set_input_tensor(len(self._levels) + 1, _share(model.count))
+        for index, output in enumerate(self.outputs):
+            model.request.set_output_tensor(index, _share(output[start : start + size]))
 
 
 class _SectionedRequest(_OpenvinoRequest):
@@ -151,8 +166,7 @@ class _SectionedRequest(_OpenvinoRequest):
         self._box = _Head(sections.box, sections.capacity)
         self._people = _Head(sections.people, sections.detections.output(0).shape[0])
         self._names = sections.maps
-        heads = [model for head in (self._box, self._people) for model in head.models.values()]
-        super().__init__([self._trunk, self._detections, *heads], layout)
+        super().__init__([self._trunk, self._detections], layout)
         self._proposal_count = np.zeros(1, np.int32)
         trunk, detections = self._trunk.request, self._detections.request
         for index, array in enumerate((self._box.boxes, self._proposal_count)):
@@ -164,6 +178,9 @@ class _SectionedRequest(_OpenvinoRequest):
         self._fixed = not any(port.get_partial_shape().is_dynamic for port in sections.trunk.outputs)
         if self._fixed:
             self._bind()
+
+    def models(self) -> list[_Model]:
+        return [*super().models(), *self._box.models(), *self._people.models()]
 
     def _bind(self) -> None:
         levels = [self._trunk.request.get_output_tensor(i) for i in range(2, len(self._trunk.compiled.outputs))]
