@@ -62,13 +62,15 @@ py::array_t<std::uint8_t> resize_image(const py::object& image, std::int64_t hei
 
 // `out` as it must be, or an exception: of `type`, [1, 3, height, width] or [1, height, width, 3].
 py::array checked_input(const py::object& object, const py::dtype& type, bool planar) {
-  const std::string wanted = std::string(py::str(type)) + " of shape " +
-                             (planar ? "(1, 3, height, width), NCHW" : "(1, height, width, 3), NHWC");
-  if (!py::isinstance<py::array>(object)) throw py::type_error("out must be an array, " + wanted);
+  const auto wanted = [&] {
+    return std::string(py::str(type)) + " of shape " +
+           (planar ? "(1, 3, height, width), NCHW" : "(1, height, width, 3), NHWC");
+  };
+  if (!py::isinstance<py::array>(object)) throw py::type_error("out must be an array, " + wanted());
   auto array = py::reinterpret_borrow<py::array>(object);
-  if (!array.dtype().equal(type)) throw py::type_error("out is " + describe(array) + ", it must be " + wanted);
+  if (!array.dtype().equal(type)) throw py::type_error("out is " + describe(array) + ", it must be " + wanted());
   if (array.ndim() != 4 || array.shape(0) != 1 || array.shape(planar ? 1 : 3) != 3)
-    throw py::value_error("out is " + describe(array) + ", it must be " + wanted);
+    throw py::value_error("out is " + describe(array) + ", it must be " + wanted());
   if (!(array.flags() & py::array::c_style)) throw py::value_error("out must be C-contiguous: it is written in place");
   if (!array.writeable()) throw py::value_error("out is read-only: it is written in place");
   return array;

@@ -125,6 +125,8 @@ def to_rgb_array(image: Picture) -> np.ndarray:
 
 
 def _check_array(image: np.ndarray) -> None:
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+        return
     given = f"image is a {image.dtype} array of shape {image.shape}, it must be uint8 of shape (height, width, 3)"
     if image.dtype != np.uint8:
         hint = ""
@@ -137,8 +139,6 @@ def _check_array(image: np.ndarray) -> None:
         raise TypeError(given + hint)
     shape = image.shape
     if image.ndim == 3 and shape[2] == 3:
-        if image.size:
-            return
         raise ValueError(f"{given}: it is empty")
     if image.ndim == 2:
         hint = "a grey picture becomes RGB with numpy.stack([image] * 3, axis=-1)"

@@ -134,7 +134,7 @@ def test_flat_buffers_of_a_wrong_length_are_refused(name: str) -> None:
     arguments = {"boxes": BOXES, "scores": SCORES, "image_size": (10, 13), "confidence_names": ["sigma_2"]}
     assert len(DensePoseResult.from_flat(**arguments, **buffers)) == 3
     buffers[name] = buffers[name][1:]
-    with pytest.raises(ValueError, match=r"elements|labels"):
+    with pytest.raises(ValueError, match=r"must be|labels"):
         DensePoseResult.from_flat(**arguments, **buffers)
 
 
