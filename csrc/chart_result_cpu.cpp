@@ -1,8 +1,9 @@
 // A patch is made row by row. The two rows of the maps that an output row lies
-// between are resampled to the patch's width once, and stay until the patch has
-// moved beyond them; what is left for a pixel is one weighted sum per channel
-// over contiguous memory. u, v and confidences are sampled afterwards, where
-// they lie, in the label's own channel only.
+// between are brought into order, whatever the layout, and resampled to the
+// patch's width once, and stay until the patch has moved beyond them; what is
+// left for a pixel is one weighted sum per channel over contiguous memory. u, v
+// and confidences are sampled afterwards, where they lie, in the label's own
+// channel only.
 #include <algorithm>
 #include <cstring>
 
@@ -42,6 +43,8 @@ class Maps {
   std::size_t count() const { return packed_ ? op_.channels.size() : inputs_.size() - 1; }
   std::int64_t confidences() const { return static_cast<std::int64_t>(count() - kFirstConfidence); }
   std::int64_t size() const { return inputs_[0].shape[2] * op_.block; }  // rows and columns are as many
+  std::int64_t block() const { return op_.block; }
+  bool packed() const { return packed_; }
 
   std::int64_t channels(std::size_t map) const {
     return packed_ ? op_.channels[map] : tensor(map).shape[nhwc_ ? 3 : 1];
@@ -79,7 +82,7 @@ struct Band {
 // A band's working memory. Rows are `stride` floats apart; the two resampled
 // rows hold all coarse and fine channels.
 struct Workspace {
-  float* map_row;                  // one row of a channel, its last pixel repeated
+  float* map_rows;                 // a row of cells: [coarse + fine channels, block, map stride]
   float* resampled[2];             // [coarse + fine channels, stride]
   std::int32_t *low, *high;        // the map's pixels that an output pixel lies between
   std::int32_t *low_at, *high_at;  // where in a row of u, v or a confidence these are
@@ -88,11 +91,15 @@ struct Workspace {
   std::uint32_t *coarse_contenders, *fine_contenders;
 };
 
-Workspace take_workspace(std::int64_t channels, std::int64_t map_size, std::int64_t width, Scratch& scratch) {
+// From one row of a map to the next; the last pixel comes twice.
+std::int64_t map_stride(std::int64_t map_size) { return round_up(map_size + 1, kPixelPadding); }
+
+Workspace take_workspace(std::int64_t channels, const Maps& maps, std::int64_t width, Scratch& scratch) {
   const auto pixels = static_cast<std::size_t>(round_up(width, kPixelPadding));
   const auto rows = static_cast<std::size_t>(channels) * pixels;
   Workspace w;
-  w.map_row = scratch.take<float>(static_cast<std::size_t>(map_size + kMapPadding));
+  const std::int64_t map_rows = channels * maps.block() * map_stride(maps.size());
+  w.map_rows = scratch.take<float>(static_cast<std::size_t>(map_rows + kMapPadding));
   for (float*& row : w.resampled) row = scratch.take<float>(rows);
   for (std::int32_t** taps : {&w.low, &w.high, &w.low_at, &w.high_at}) *taps = scratch.take<std::int32_t>(pixels);
   for (float** weights : {&w.low_weight, &w.high_weight}) *weights = scratch.take<float>(pixels);
@@ -120,6 +127,7 @@ class PatchPainter {
         coarse_(maps.map(kCoarse, person)),
         fine_(maps.map(kFine, person)),
         map_size_(static_cast<std::int32_t>(maps.size())),
+        map_stride_(map_stride(map_size_)),
         stride_(round_up(patch.width, kPixelPadding)),
         contend_(patch.height >= kContendedRows * map_size_ && coarse_.channels <= kMaxContenders &&
                  fine_.channels <= kMaxContenders) {
@@ -190,36 +198,57 @@ class PatchPainter {
     float* const out = work_.resampled[row & 1];
     if (row_in_place_[row & 1] != row) {
       row_in_place_[row & 1] = row;
-      resample(coarse_, row, out);
-      resample(fine_, row, out + coarse_.channels * stride_);
+      const std::int64_t block = maps_.block();
+      read_cells(row / block);
+      const PixelTaps taps{work_.low, work_.high, work_.low_weight, work_.high_weight};
+      kernels_.resample_rows(work_.map_rows + row % block * map_stride_, block * map_stride_,
+                             coarse_.channels + fine_.channels, taps, patch_.width, out, stride_);
     }
     return out;
   }
 
-  void resample(const Map& map, std::int32_t row, float* out) {
-    const PixelTaps taps{work_.low, work_.high, work_.low_weight, work_.high_weight};
-    for (std::int64_t c = 0; c < map.channels; ++c) {
-      read_row(map, map.row(row) + c * map.channel_stride);
-      kernels_.resample_row(work_.map_row, taps, patch_.width, out + c * stride_);
+  // All rows of a row of cells, channel after channel.
+  void read_cells(std::int64_t row) {
+    if (cells_in_place_ == row) return;
+    cells_in_place_ = row;
+    const std::int64_t channels = coarse_.channels + fine_.channels;
+    if (maps_.packed()) {  // they are adjacent
+      Map both = coarse_;
+      both.channels = channels;
+      read_cells(both, row, work_.map_rows);
+    } else {
+      read_cells(coarse_, row, work_.map_rows);
+      read_cells(fine_, row, work_.map_rows + coarse_.channels * map_stride_);
     }
+    float* const last = work_.map_rows + map_size_ - 1;
+    for (std::int64_t i = 0; i < channels * maps_.block(); ++i) last[i * map_stride_ + 1] = last[i * map_stride_];
   }
 
-  // A row of a channel, side by side.
-  void read_row(const Map& map, const float* source) {
-    float* const out = work_.map_row;
-    const std::int64_t cells = map_size_ / map.block;
-    if (map.block == 1 && map.column_stride == 1) {
-      std::memcpy(out, source, static_cast<std::size_t>(map_size_) * sizeof(float));
-    } else if (map.block == 2 && map.column_stride == 1) {
-      const float* const odd = source + map.block_column_stride;
+  void read_cells(const Map& map, std::int64_t row, float* out) {
+    const float* const source = map.data + row * map.row_stride;
+    const std::int64_t cells = map_size_ / map.block, rows = map.channels * map.block;
+    if (map.block_column_stride == 1) {  // adjacent channels
+      kernels_.transpose({source, map.column_stride, cells, rows, map.block}, out, map_stride_);
+      return;
+    }
+    for (std::int64_t i = 0; i < rows; ++i)
+      interleave(source + i * map.block_row_stride, map.block_column_stride, map.block, out + i * map_stride_);
+  }
+
+  // A row of a channel, whose pixels come from `block` planes in turn.
+  void interleave(const float* source, std::int64_t plane, std::int64_t block, float* out) {
+    const std::int64_t cells = map_size_ / block;
+    if (block == 1) {
+      std::memcpy(out, source, static_cast<std::size_t>(cells) * sizeof(float));
+    } else if (block == 2) {
+      const float* const odd = source + plane;
       for (std::int64_t i = 0; i < cells; ++i) {
         out[2 * i] = source[i];
         out[2 * i + 1] = odd[i];
       }
     } else {
-      for (std::int64_t x = 0; x < map_size_; ++x) out[x] = source[map.column(x)];
+      for (std::int64_t x = 0; x < map_size_; ++x) out[x] = source[x / block + x % block * plane];
     }
-    out[map_size_] = out[map_size_ - 1];
   }
 
   const Kernels& kernels_ = kernels();
@@ -229,10 +258,11 @@ class PatchPainter {
   const Workspace& work_;
   const Map coarse_, fine_;
   const std::int32_t map_size_;
-  const std::int64_t stride_;
+  const std::int64_t map_stride_, stride_;
   const bool contend_;
   std::int32_t contended_ = -1;  // the row of the maps whose contenders are known
   std::int64_t located_ = -1;
+  std::int64_t cells_in_place_ = -1;
   std::int32_t row_in_place_[2] = {-1, -1};
 };
 
@@ -360,7 +390,7 @@ void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& 
   const std::int64_t count = cut_bands({sizes.begin(), sizes.size()}, offsets[people], bands);
   const std::int64_t logits = maps.channels(kCoarse) + maps.channels(kFine);
   const Span<Workspace> work(scratch.take<Workspace>(static_cast<std::size_t>(count)), static_cast<std::size_t>(count));
-  for (Workspace& w : work) w = take_workspace(logits, maps.size(), widest, scratch);
+  for (Workspace& w : work) w = take_workspace(logits, maps, widest, scratch);
 
   scratch.parallel(count, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {

@@ -61,13 +61,20 @@ struct PixelTaps {
   const float *low_weight, *high_weight;
 };
 // Rows of pixels are readable and writable up to a multiple of kPixelPadding,
-// and so are their taps, in ascending order. A row of a map is readable up to
-// kMapPadding beyond its end.
+// and so are their taps, in ascending order. The last row of a map is readable
+// up to kMapPadding beyond its end.
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
 // Contenders are told for this many pixels together, and only of so many channels.
 inline constexpr std::int64_t kContenderBlock = 16;
 inline constexpr std::int64_t kMaxContenders = 32;
+
+// A matrix of units, each `unit` adjacent floats; its rows are `stride` floats
+// apart.
+struct Units {
+  const float* data;
+  std::int64_t stride, rows, columns, unit;
+};
 
 // The two rows of a map that an output row lies between, their weights, and
 // where their channels are.
@@ -115,9 +122,13 @@ struct Kernels {
   // found.
   std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin, const float box[4], float bound);
 
-  // Resamples a row of one channel to `width` pixels. Taps index the row
-  // itself, and it goes on with its last pixel.
-  void (*resample_row)(const float* source, PixelTaps taps, std::int64_t width, float* out);
+  // The transposed matrix: unit (i, j) becomes unit (j, i) of `out`, whose rows are `stride` floats apart.
+  void (*transpose)(const Units& source, float* out, std::int64_t stride);
+
+  // Resamples a row of each channel to `width` pixels. Taps index the row itself, and it goes on with its last pixel.
+  // Rows are `source_stride` and `stride` floats apart.
+  void (*resample_rows)(const float* source, std::int64_t source_stride, std::int64_t channels, PixelTaps taps,
+                        std::int64_t width, float* out, std::int64_t stride);
 
   // For every block of kContenderBlock pixels the channels, of at most kMaxContenders, that may have the largest value
   // somewhere in it, whatever the rows' weights: bit c of blocks[x / kContenderBlock] for channel c. A row of the map

@@ -77,6 +77,15 @@ inline Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
 inline Ints load_as_ints(const std::uint8_t* p) { return _mm512_cvtepu8_epi32(load_bytes(p)); }
 inline Mask nonzero(Ints x) { return _mm512_test_epi32_mask(x, x); }
 
+// The units of `unit` floats of a and b in turn: those of their lower halves, those of their upper ones.
+template <int unit>
+inline void interleave(Floats a, Floats b, Floats* lower, Floats* upper) {
+  const Ints from = unit == 1 ? _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+                              : _mm512_setr_epi32(0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
+  *lower = _mm512_permutex2var_ps(a, from, b);
+  *upper = _mm512_permutex2var_ps(a, add(from, splat(kLanes / 2)), b);
+}
+
 // table[index] where the mask is set, else 0.
 inline Floats gather(const float* table, Ints index, Mask m) {
   return _mm512_mask_i32gather_ps(splat(0.0f), m, index, table, sizeof(float));
@@ -149,6 +158,20 @@ inline Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
 inline Ints load_as_ints(const std::uint8_t* p) { return _mm256_cvtepu8_epi32(load_bytes(p)); }
 inline Mask nonzero(Ints x) {
   return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_cmpeq_epi32(x, splat(0)), splat(-1)));
+}
+
+template <int unit>
+inline void interleave(Floats a, Floats b, Floats* lower, Floats* upper) {
+  Floats even, odd;  // quarters of the result
+  if (unit == 1) {
+    even = _mm256_unpacklo_ps(a, b);
+    odd = _mm256_unpackhi_ps(a, b);
+  } else {
+    even = _mm256_shuffle_ps(a, b, 0x44);
+    odd = _mm256_shuffle_ps(a, b, 0xee);
+  }
+  *lower = _mm256_permute2f128_ps(even, odd, 0x20);
+  *upper = _mm256_permute2f128_ps(even, odd, 0x31);
 }
 
 inline Floats gather(const float* table, Ints index, Mask m) {
@@ -259,6 +282,12 @@ inline Ints subtract(Ints a, Ints b) { return a - b; }
 inline Ints multiply(Ints a, Ints b) { return a * b; }
 inline Ints load_as_ints(const std::uint8_t* p) { return Ints{p[0], p[1], p[2], p[3]}; }
 inline Mask nonzero(Ints x) { return x != 0; }
+
+template <int unit>
+inline void interleave(Floats a, Floats b, Floats* lower, Floats* upper) {
+  *lower = unit == 1 ? Floats{a[0], b[0], a[1], b[1]} : Floats{a[0], a[1], b[0], b[1]};
+  *upper = unit == 1 ? Floats{a[2], b[2], a[3], b[3]} : Floats{a[2], a[3], b[2], b[3]};
+}
 
 inline Floats gather(const float* table, Ints index, Mask m) {
   Floats x = splat(0.0f);
