@@ -88,6 +88,8 @@ struct Workspace {
   std::int32_t *low_at, *high_at;  // where in a row of u, v or a confidence these are
   float *low_weight, *high_weight;
   std::uint8_t *labels, *ones;
+  float* samples;  // [maps but coarse and fine, 2, stride]
+  std::uint8_t* sampled_labels;
   std::uint32_t *coarse_contenders, *fine_contenders;
 };
 
@@ -106,6 +108,9 @@ Workspace take_workspace(std::int64_t channels, const Maps& maps, std::int64_t w
   for (std::uint8_t** labels : {&w.labels, &w.ones}) *labels = scratch.take<std::uint8_t>(pixels);
   for (std::uint32_t** blocks : {&w.coarse_contenders, &w.fine_contenders})
     *blocks = scratch.take<std::uint32_t>(pixels / kContenderBlock);
+  const std::size_t sampled = (maps.count() - kU) * pixels;
+  w.samples = scratch.take<float>(2 * sampled);
+  w.sampled_labels = scratch.take<std::uint8_t>(sampled);
   return w;
 }
 
@@ -144,6 +149,7 @@ class PatchPainter {
   void paint(std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y) {
       const MapTap tap = map_tap(y, patch_.height, map_size_);
+      moved_ = y == begin || map_tap(y - 1, patch_.height, map_size_).low != tap.low;
       paint_labels(tap, patch_.labels + y * patch_.width);
       paint_channel(kU, tap, patch_.uv + y * patch_.width);
       paint_channel(kV, tap, patch_.uv + (patch_.height + y) * patch_.width);
@@ -160,8 +166,7 @@ class PatchPainter {
     fine.low += coarse_.channels * stride_;
     fine.high += coarse_.channels * stride_;
     fine.channels = fine_.channels;
-    if (y.low != contended_ && contend_) {
-      contended_ = y.low;
+    if (moved_ && contend_) {
       kernels_.find_contenders(rows, patch_.width, work_.coarse_contenders);
       kernels_.find_contenders(fine, patch_.width, work_.fine_contenders);
     }
@@ -179,7 +184,9 @@ class PatchPainter {
     if (!per_part) rows.channel_stride = 0;
     locate_taps(map);
     const PixelTaps taps{work_.low_at, work_.high_at, work_.low_weight, work_.high_weight};
-    kernels_.sample_row(rows, taps, per_part ? work_.labels : work_.ones, patch_.width, out);
+    const std::int64_t at = static_cast<std::int64_t>(number - kU) * stride_;
+    const Samples samples{work_.samples + 2 * at, work_.samples + 2 * at + stride_, work_.sampled_labels + at};
+    kernels_.sample_row(rows, taps, per_part ? work_.labels : work_.ones, patch_.width, moved_, samples, out);
   }
 
   // Mostly the same for all maps, so it is done once.
@@ -260,7 +267,7 @@ class PatchPainter {
   const std::int32_t map_size_;
   const std::int64_t map_stride_, stride_;
   const bool contend_;
-  std::int32_t contended_ = -1;  // the row of the maps whose contenders are known
+  bool moved_ = true;  // to other rows of the maps than those of the patch's last row
   std::int64_t located_ = -1;
   std::int64_t cells_in_place_ = -1;
   std::int32_t row_in_place_[2] = {-1, -1};

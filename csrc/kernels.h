@@ -84,6 +84,13 @@ struct RowPair {
   std::int64_t channels, channel_stride;
 };
 
+// What sample_row() has found in a pair of rows: a pixel's value in each, between
+// its neighbours, in the channel that the label names.
+struct Samples {
+  float *low, *high;
+  std::uint8_t* labels;
+};
+
 // The window of a planar level that a RoI reads, and where its bins go.
 struct Planes {
   const void* source;  // the window's first column
@@ -143,8 +150,10 @@ struct Kernels {
 
   // Resamples, for each pixel, the channel that its label names; 0 where the
   // label is 0. The taps say where in a row a pixel is, which need not be its
-  // number.
-  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, float* out);
+  // number. Samples are those of the last call, which had the same map and rows,
+  // unless `fresh`: most pixels have the label of the one above.
+  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, bool fresh,
+                     Samples samples, float* out);
 };
 
 namespace baseline {
