@@ -400,8 +400,9 @@ void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& 
   for (Workspace& w : work) w = take_workspace(logits, maps, widest, scratch);
 
   scratch.parallel(count, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const Band& band = bands[i];
+    for (std::int64_t i = begin, next; i < end; i = next) {
+      Band band = bands[i];
+      for (next = i + 1; next < end && bands[next].person == band.person; ++next) band.end = bands[next].end;
       const PatchSize& size = sizes[static_cast<std::size_t>(band.person)];
       const std::int64_t offset = offsets[band.person];
       const Patch patch{size.height, size.width, outputs[0].as<std::uint8_t>() + offset,
