@@ -1,9 +1,9 @@
 // A patch is made row by row. The two rows of the maps that an output row lies
-// between are brought into order, whatever the layout, and resampled to the
-// patch's width once, and stay until the patch has moved beyond them; what is
-// left for a pixel is one weighted sum per channel over contiguous memory. u, v
-// and confidences are sampled afterwards, where they lie, in the label's own
-// channel only.
+// between are brought into order, whatever the layout, and stay until the patch
+// has moved beyond them. Where several channels may have the largest logit,
+// these are resampled to the patch's width once; what is left for a pixel is
+// one weighted sum for each of them. u, v and confidences are sampled
+// afterwards, where they lie, in the label's own channel only.
 #include <algorithm>
 #include <cstring>
 
@@ -69,9 +69,6 @@ class Maps {
   const bool nhwc_, packed_;
 };
 
-// Finding contenders costs as much as looking at all channels in two rows.
-constexpr std::int64_t kContendedRows = 3;
-
 std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
 // Rows [begin, end) of a person's patch: the unit of work of a thread.
@@ -82,15 +79,16 @@ struct Band {
 // A band's working memory. Rows are `stride` floats apart; the two resampled
 // rows hold all coarse and fine channels.
 struct Workspace {
-  float* map_rows;                 // a row of cells: [coarse + fine channels, block, map stride]
-  float* resampled[2];             // [coarse + fine channels, stride]
+  float* map_rows[2];              // a row of cells: [coarse + fine channels, block, map stride]
+  float *low_row, *high_row;       // resampled: [coarse + fine channels, stride]
   std::int32_t *low, *high;        // the map's pixels that an output pixel lies between
   std::int32_t *low_at, *high_at;  // where in a row of u, v or a confidence these are
   float *low_weight, *high_weight;
   std::uint8_t *labels, *ones;
   float* samples;  // [maps but coarse and fine, 2, stride]
   std::uint8_t* sampled_labels;
-  std::uint32_t *coarse_contenders, *fine_contenders;
+  std::uint32_t* column_contenders;                    // of a row of the maps
+  std::uint32_t *coarse_contenders, *fine_contenders;  // of a row of the patch
 };
 
 // From one row of a map to the next; the last pixel comes twice.
@@ -101,11 +99,12 @@ Workspace take_workspace(std::int64_t channels, const Maps& maps, std::int64_t w
   const auto rows = static_cast<std::size_t>(channels) * pixels;
   Workspace w;
   const std::int64_t map_rows = channels * maps.block() * map_stride(maps.size());
-  w.map_rows = scratch.take<float>(static_cast<std::size_t>(map_rows + kMapPadding));
-  for (float*& row : w.resampled) row = scratch.take<float>(rows);
+  for (float*& row : w.map_rows) row = scratch.take<float>(static_cast<std::size_t>(map_rows + kMapPadding));
+  for (float** row : {&w.low_row, &w.high_row}) *row = scratch.take<float>(rows);
   for (std::int32_t** taps : {&w.low, &w.high, &w.low_at, &w.high_at}) *taps = scratch.take<std::int32_t>(pixels);
   for (float** weights : {&w.low_weight, &w.high_weight}) *weights = scratch.take<float>(pixels);
   for (std::uint8_t** labels : {&w.labels, &w.ones}) *labels = scratch.take<std::uint8_t>(pixels);
+  w.column_contenders = scratch.take<std::uint32_t>(static_cast<std::size_t>(map_stride(maps.size())));
   for (std::uint32_t** blocks : {&w.coarse_contenders, &w.fine_contenders})
     *blocks = scratch.take<std::uint32_t>(pixels / kContenderBlock);
   const std::size_t sampled = (maps.count() - kU) * pixels;
@@ -133,9 +132,7 @@ class PatchPainter {
         fine_(maps.map(kFine, person)),
         map_size_(static_cast<std::int32_t>(maps.size())),
         map_stride_(map_stride(map_size_)),
-        stride_(round_up(patch.width, kPixelPadding)),
-        contend_(patch.height >= kContendedRows * map_size_ && coarse_.channels <= kMaxContenders &&
-                 fine_.channels <= kMaxContenders) {
+        stride_(round_up(patch.width, kPixelPadding)) {
     for (std::int64_t x = 0; x < stride_; ++x) {
       const MapTap tap = map_tap(std::min(x, patch_.width - 1), patch_.width, map_size_);
       work_.low[x] = tap.low;
@@ -161,17 +158,17 @@ class PatchPainter {
 
  private:
   void paint_labels(const MapTap& y, std::uint8_t* out) {
-    RowPair rows{resampled(y.low), resampled(y.high), y.low_weight, y.high_weight, coarse_.channels, stride_};
-    RowPair fine = rows;
+    if (moved_) {
+      const float *low = map_rows(y.low), *high = map_rows(y.high);
+      resample(low, high, 0, coarse_.channels, work_.coarse_contenders);
+      resample(low, high, coarse_.channels, fine_.channels, work_.fine_contenders);
+    }
+    const RowPair coarse{work_.low_row, work_.high_row, y.low_weight, y.high_weight, coarse_.channels, stride_};
+    RowPair fine = coarse;
     fine.low += coarse_.channels * stride_;
     fine.high += coarse_.channels * stride_;
     fine.channels = fine_.channels;
-    if (moved_ && contend_) {
-      kernels_.find_contenders(rows, patch_.width, work_.coarse_contenders);
-      kernels_.find_contenders(fine, patch_.width, work_.fine_contenders);
-    }
-    kernels_.label_row(rows, fine, contend_ ? work_.coarse_contenders : nullptr,
-                       contend_ ? work_.fine_contenders : nullptr, patch_.width, work_.labels);
+    kernels_.label_row(coarse, fine, work_.coarse_contenders, work_.fine_contenders, patch_.width, work_.labels);
     std::memcpy(out, work_.labels, static_cast<std::size_t>(patch_.width));
   }
 
@@ -199,36 +196,42 @@ class PatchPainter {
     }
   }
 
-  // A row of the coarse and fine maps at the patch's width. Neighbours have
-  // different places, so both stay.
-  const float* resampled(std::int32_t row) {
-    float* const out = work_.resampled[row & 1];
-    if (row_in_place_[row & 1] != row) {
-      row_in_place_[row & 1] = row;
-      const std::int64_t block = maps_.block();
-      read_cells(row / block);
-      const PixelTaps taps{work_.low, work_.high, work_.low_weight, work_.high_weight};
-      kernels_.resample_rows(work_.map_rows + row % block * map_stride_, block * map_stride_,
-                             coarse_.channels + fine_.channels, taps, patch_.width, out, stride_);
+  // Contenders among `channels` channels from `first` on, and what label_row() needs of them.
+  void resample(const float* low, const float* high, std::int64_t first, std::int64_t channels,
+                std::uint32_t* contenders) {
+    const std::int64_t channel_stride = maps_.block() * map_stride_;
+    const RowPair rows{low + first * channel_stride, high + first * channel_stride, 0, 0, channels, channel_stride};
+    kernels_.find_contenders(rows, map_size_, work_.column_contenders);
+    for (std::int64_t x = 0; x < stride_; x += kContenderBlock) {
+      std::uint32_t any = 0;
+      for (std::int32_t i = work_.low[x]; i <= work_.low[x + kContenderBlock - 1]; ++i)
+        any |= work_.column_contenders[i];
+      contenders[x / kContenderBlock] = any;
     }
-    return out;
+    const PixelTaps taps{work_.low, work_.high, work_.low_weight, work_.high_weight};
+    kernels_.resample_rows(rows, taps, contenders, patch_.width, stride_, work_.low_row + first * stride_,
+                           work_.high_row + first * stride_);
   }
 
-  // All rows of a row of cells, channel after channel.
-  void read_cells(std::int64_t row) {
-    if (cells_in_place_ == row) return;
-    cells_in_place_ = row;
-    const std::int64_t channels = coarse_.channels + fine_.channels;
-    if (maps_.packed()) {  // they are adjacent
-      Map both = coarse_;
-      both.channels = channels;
-      read_cells(both, row, work_.map_rows);
-    } else {
-      read_cells(coarse_, row, work_.map_rows);
-      read_cells(fine_, row, work_.map_rows + coarse_.channels * map_stride_);
+  // A row of the coarse and fine maps, channel after channel. Neighbouring rows of cells have different places, so both
+  // stay.
+  const float* map_rows(std::int64_t y) {
+    const std::int64_t block = maps_.block(), row = y / block, channels = coarse_.channels + fine_.channels;
+    float* const out = work_.map_rows[row & 1];
+    if (cells_in_place_[row & 1] != row) {
+      cells_in_place_[row & 1] = row;
+      if (maps_.packed()) {  // they are adjacent
+        Map both = coarse_;
+        both.channels = channels;
+        read_cells(both, row, out);
+      } else {
+        read_cells(coarse_, row, out);
+        read_cells(fine_, row, out + coarse_.channels * map_stride_);
+      }
+      float* const last = out + map_size_ - 1;
+      for (std::int64_t i = 0; i < channels * block; ++i) last[i * map_stride_ + 1] = last[i * map_stride_];
     }
-    float* const last = work_.map_rows + map_size_ - 1;
-    for (std::int64_t i = 0; i < channels * maps_.block(); ++i) last[i * map_stride_ + 1] = last[i * map_stride_];
+    return out + y % block * map_stride_;
   }
 
   void read_cells(const Map& map, std::int64_t row, float* out) {
@@ -266,11 +269,9 @@ class PatchPainter {
   const Map coarse_, fine_;
   const std::int32_t map_size_;
   const std::int64_t map_stride_, stride_;
-  const bool contend_;
   bool moved_ = true;  // to other rows of the maps than those of the patch's last row
   std::int64_t located_ = -1;
-  std::int64_t cells_in_place_ = -1;
-  std::int32_t row_in_place_[2] = {-1, -1};
+  std::int64_t cells_in_place_[2] = {-1, -1};
 };
 
 struct PatchSize {

@@ -65,9 +65,8 @@ struct PixelTaps {
 // up to kMapPadding beyond its end.
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
-// Contenders are told for this many pixels together, and only of so many channels.
+// Which channels may have the largest value is told for this many pixels together: bit c % 32 stands for channel c.
 inline constexpr std::int64_t kContenderBlock = 16;
-inline constexpr std::int64_t kMaxContenders = 32;
 
 // A matrix of units, each `unit` adjacent floats; its rows are `stride` floats
 // apart.
@@ -132,19 +131,17 @@ struct Kernels {
   // The transposed matrix: unit (i, j) becomes unit (j, i) of `out`, whose rows are `stride` floats apart.
   void (*transpose)(const Units& source, float* out, std::int64_t stride);
 
-  // Resamples a row of each channel to `width` pixels. Taps index the row itself, and it goes on with its last pixel.
-  // Rows are `source_stride` and `stride` floats apart.
-  void (*resample_rows)(const float* source, std::int64_t source_stride, std::int64_t channels, PixelTaps taps,
-                        std::int64_t width, float* out, std::int64_t stride);
+  // The channels that may have the largest value somewhere between pixels x and x + 1 of two rows of a map, wherever
+  // between the rows, for x < width. In most places one or two are so far ahead that nobody has to look at the others.
+  void (*find_contenders)(RowPair rows, std::int64_t width, std::uint32_t* columns);
 
-  // For every block of kContenderBlock pixels the channels, of at most kMaxContenders, that may have the largest value
-  // somewhere in it, whatever the rows' weights: bit c of blocks[x / kContenderBlock] for channel c. A row of the map
-  // is above several rows of a tall patch, and in most places one or two channels are so far ahead that nobody has to
-  // look at the others.
-  void (*find_contenders)(RowPair rows, std::int64_t width, std::uint32_t* blocks);
+  // Resamples two rows of a map to `width` pixels, where a block of them has several contenders. Taps index the rows
+  // themselves, and these go on with their last pixel.
+  void (*resample_rows)(RowPair rows, PixelTaps taps, const std::uint32_t* contenders, std::int64_t width,
+                        std::int64_t stride, float* low, float* high);
 
   // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally
-  // resampled rows with the same weights. Only contenders are looked at; null stands for all channels.
+  // resampled rows with the same weights. Only contenders are looked at.
   void (*label_row)(RowPair coarse, RowPair fine, const std::uint32_t* coarse_contenders,
                     const std::uint32_t* fine_contenders, std::int64_t width, std::uint8_t* labels);
 

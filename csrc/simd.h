@@ -71,7 +71,9 @@ inline Ints select(Mask m, Ints yes, Ints no) { return _mm512_mask_blend_epi32(m
 inline Floats look_up(const float* table, Ints index) {
   return _mm512_permutex2var_ps(load(table), index, load(table + kLanes));
 }
+inline void store(std::uint32_t* p, Ints x) { _mm512_storeu_si512(p, x); }
 inline Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+inline Ints either(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 inline Ints subtract(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 inline Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
 inline Ints load_as_ints(const std::uint8_t* p) { return _mm512_cvtepu8_epi32(load_bytes(p)); }
@@ -152,7 +154,9 @@ inline Floats look_up(const float* table, Ints index) {
   return select(_mm256_castsi256_ps(_mm256_slli_epi32(index, 28)), second,
                 first);  // bit 3 is the sign now
 }
+inline void store(std::uint32_t* p, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
 inline Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+inline Ints either(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 inline Ints subtract(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 inline Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
 inline Ints load_as_ints(const std::uint8_t* p) { return _mm256_cvtepu8_epi32(load_bytes(p)); }
@@ -277,7 +281,9 @@ inline Ints select(Mask m, Ints yes, Ints no) { return m ? yes : no; }
 inline Floats look_up(const float* table, Ints index) {
   return Floats{table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
 }
+inline void store(std::uint32_t* p, Ints x) { std::memcpy(p, &x, sizeof x); }
 inline Ints add(Ints a, Ints b) { return a + b; }
+inline Ints either(Ints a, Ints b) { return a | b; }
 inline Ints subtract(Ints a, Ints b) { return a - b; }
 inline Ints multiply(Ints a, Ints b) { return a * b; }
 inline Ints load_as_ints(const std::uint8_t* p) { return Ints{p[0], p[1], p[2], p[3]}; }
