@@ -76,6 +76,13 @@ struct Band {
   std::int64_t person, begin, end;
 };
 
+// A map that is sampled in the label's channel only.
+struct SampledMap {
+  Map map;
+  RowPair rows;
+  Samples samples;
+};
+
 // A band's working memory. Rows are `stride` floats apart; the two resampled
 // rows hold all coarse and fine channels.
 struct Workspace {
@@ -85,8 +92,7 @@ struct Workspace {
   std::int32_t *low_at, *high_at;  // where in a row of u, v or a confidence these are
   float *low_weight, *high_weight;
   std::uint8_t *labels, *ones;
-  float* samples;  // [maps but coarse and fine, 2, stride]
-  std::uint8_t* sampled_labels;
+  Span<SampledMap> sampled{nullptr, 0};                // u, v, confidences
   std::uint32_t* column_contenders;                    // of a row of the maps
   std::uint32_t *coarse_contenders, *fine_contenders;  // of a row of the patch
 };
@@ -107,9 +113,9 @@ Workspace take_workspace(std::int64_t channels, const Maps& maps, std::int64_t w
   w.column_contenders = scratch.take<std::uint32_t>(static_cast<std::size_t>(map_stride(maps.size())));
   for (std::uint32_t** blocks : {&w.coarse_contenders, &w.fine_contenders})
     *blocks = scratch.take<std::uint32_t>(pixels / kContenderBlock);
-  const std::size_t sampled = (maps.count() - kU) * pixels;
-  w.samples = scratch.take<float>(2 * sampled);
-  w.sampled_labels = scratch.take<std::uint8_t>(sampled);
+  w.sampled = {scratch.take<SampledMap>(maps.count() - kU), maps.count() - kU};
+  for (SampledMap& m : w.sampled)
+    m.samples = {scratch.take<float>(pixels), scratch.take<float>(pixels), scratch.take<std::uint8_t>(pixels)};
   return w;
 }
 
@@ -125,7 +131,6 @@ class PatchPainter {
  public:
   PatchPainter(const Maps& maps, std::int64_t person, const Patch& patch, const Workspace& work)
       : maps_(maps),
-        person_(person),
         patch_(patch),
         work_(work),
         coarse_(maps.map(kCoarse, person)),
@@ -141,6 +146,7 @@ class PatchPainter {
       work_.high_weight[x] = tap.high_weight;
     }
     std::memset(work_.ones, 1, static_cast<std::size_t>(stride_));
+    for (std::size_t i = 0; i < work_.sampled.size(); ++i) work_.sampled[i].map = maps.map(kU + i, person);
   }
 
   void paint(std::int64_t begin, std::int64_t end) {
@@ -148,11 +154,12 @@ class PatchPainter {
       const MapTap tap = map_tap(y, patch_.height, map_size_);
       moved_ = y == begin || map_tap(y - 1, patch_.height, map_size_).low != tap.low;
       paint_labels(tap, patch_.labels + y * patch_.width);
-      paint_channel(kU, tap, patch_.uv + y * patch_.width);
-      paint_channel(kV, tap, patch_.uv + (patch_.height + y) * patch_.width);
-      for (std::int64_t i = 0; i < maps_.confidences(); ++i)
-        paint_channel(kFirstConfidence + static_cast<std::size_t>(i), tap,
-                      patch_.confidences + (i * patch_.height + y) * patch_.width);
+      for (std::size_t i = 0; i < work_.sampled.size(); ++i) {
+        const auto plane = static_cast<std::int64_t>(i);
+        float* const out = plane < 2 ? patch_.uv + plane * patch_.height * patch_.width
+                                     : patch_.confidences + (plane - 2) * patch_.height * patch_.width;
+        paint_channel(work_.sampled[i], tap, out + y * patch_.width);
+      }
     }
   }
 
@@ -174,16 +181,18 @@ class PatchPainter {
 
   // The label's channel of a map; of a map with one channel for all parts, that
   // one, on background too.
-  void paint_channel(std::size_t number, const MapTap& y, float* out) {
-    const Map map = maps_.map(number, person_);
-    RowPair rows = map.rows(y);
-    const bool per_part = map.channels == fine_.channels;
-    if (!per_part) rows.channel_stride = 0;
-    locate_taps(map);
+  void paint_channel(SampledMap& sampled, const MapTap& y, float* out) {
+    const bool per_part = sampled.map.channels == fine_.channels;
+    if (moved_) {
+      sampled.rows = sampled.map.rows(y);
+      if (!per_part) sampled.rows.channel_stride = 0;
+    }
+    sampled.rows.low_weight = y.low_weight;
+    sampled.rows.high_weight = y.high_weight;
+    locate_taps(sampled.map);
     const PixelTaps taps{work_.low_at, work_.high_at, work_.low_weight, work_.high_weight};
-    const std::int64_t at = static_cast<std::int64_t>(number - kU) * stride_;
-    const Samples samples{work_.samples + 2 * at, work_.samples + 2 * at + stride_, work_.sampled_labels + at};
-    kernels_.sample_row(rows, taps, per_part ? work_.labels : work_.ones, patch_.width, moved_, samples, out);
+    kernels_.sample_row(sampled.rows, taps, per_part ? work_.labels : work_.ones, patch_.width, moved_, sampled.samples,
+                        out);
   }
 
   // Mostly the same for all maps, so it is done once.
@@ -263,7 +272,6 @@ class PatchPainter {
 
   const Kernels& kernels_ = kernels();
   const Maps& maps_;
-  const std::int64_t person_;
   const Patch patch_;
   const Workspace& work_;
   const Map coarse_, fine_;
