@@ -210,7 +210,8 @@ class PatchPainter {
                 std::uint32_t* contenders) {
     const std::int64_t channel_stride = maps_.block() * map_stride_;
     const RowPair rows{low + first * channel_stride, high + first * channel_stride, 0, 0, channels, channel_stride};
-    kernels_.find_contenders(rows, map_size_, work_.column_contenders);
+    float *const low_row = work_.low_row + first * stride_, *const high_row = work_.high_row + first * stride_;
+    kernels_.find_contenders(rows, map_size_, low_row, work_.column_contenders);
     for (std::int64_t x = 0; x < stride_; x += kContenderBlock) {
       std::uint32_t any = 0;
       for (std::int32_t i = work_.low[x]; i <= work_.low[x + kContenderBlock - 1]; ++i)
@@ -218,8 +219,7 @@ class PatchPainter {
       contenders[x / kContenderBlock] = any;
     }
     const PixelTaps taps{work_.low, work_.high, work_.low_weight, work_.high_weight};
-    kernels_.resample_rows(rows, taps, contenders, patch_.width, stride_, work_.low_row + first * stride_,
-                           work_.high_row + first * stride_);
+    kernels_.resample_rows(rows, taps, contenders, patch_.width, stride_, low_row, high_row);
   }
 
   // A row of the coarse and fine maps, channel after channel. Neighbouring rows of cells have different places, so both

@@ -133,7 +133,8 @@ struct Kernels {
 
   // The channels that may have the largest value somewhere between pixels x and x + 1 of two rows of a map, wherever
   // between the rows, for x < width. In most places one or two are so far ahead that nobody has to look at the others.
-  void (*find_contenders)(RowPair rows, std::int64_t width, std::uint32_t* columns);
+  // `most` is room for kPixelPadding floats per channel.
+  void (*find_contenders)(RowPair rows, std::int64_t width, float* most, std::uint32_t* columns);
 
   // Resamples two rows of a map to `width` pixels, where a block of them has several contenders. Taps index the rows
   // themselves, and these go on with their last pixel.
