@@ -55,7 +55,8 @@ DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_
 // or, where `channels` lists the channels of coarse_segm, fine_segm, u, v and
 // the confidences, all of them in one tensor, as the predictor's convolution
 // makes them: maps, boxes_original
-//   maps            float32 [N, sum(channels) * block^2, S/block, S/block];
+//   maps            float32 [N, sum(channels) * block^2, S/block, S/block]
+//                   (NHWC: [N, S/block, S/block, sum(channels) * block^2]);
 //                   pixel (y, x) of channel c is in channel c * block^2 +
 //                   y % block * block + x % block of cell (y/block, x/block),
 //                   which is what torch's pixel_shuffle undoes. Nobody has to
