@@ -69,8 +69,8 @@ DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_
 // v of each person), offsets int64 [N + 1] into labels (uv starts at twice
 // that), confidences float32 [E*T] (E maps of each person after another), with
 // T = offsets[N]. Output sizes depend on the boxes' values. Peak memory: the
-// outputs, 9 + 4E bytes a pixel, and scratch of the order of one row of samples
-// per thread.
+// outputs, 9 + 4E bytes a pixel, and scratch for a few rows of the maps and of
+// the patch, once per person and for each of at most 32 pieces of large ones.
 struct ChartResult {
   static constexpr const char* kName = "ChartResult";
   static constexpr std::size_t kOutputs = 4;

@@ -219,7 +219,7 @@ class PatchPainter {
       contenders[x / kContenderBlock] = any;
     }
     const PixelTaps taps{work_.low, work_.high, work_.low_weight, work_.high_weight};
-    kernels_.resample_rows(rows, taps, contenders, patch_.width, stride_, low_row, high_row);
+    kernels_.resample_rows(rows, taps, contenders, stride_, low_row, high_row);
   }
 
   // A row of the coarse and fine maps, channel after channel. Neighbouring rows of cells have different places, so both

@@ -136,10 +136,10 @@ struct Kernels {
   // `most` is room for kPixelPadding floats per channel.
   void (*find_contenders)(RowPair rows, std::int64_t width, float* most, std::uint32_t* columns);
 
-  // Resamples two rows of a map to `width` pixels, where a block of them has several contenders. Taps index the rows
-  // themselves, and these go on with their last pixel.
-  void (*resample_rows)(RowPair rows, PixelTaps taps, const std::uint32_t* contenders, std::int64_t width,
-                        std::int64_t stride, float* low, float* high);
+  // Resamples two rows of a map to `width` pixels, whole blocks, where a block has several contenders. Taps index the
+  // rows themselves, and these go on with their last pixel. Channels are `width` floats apart in `low` and `high`.
+  void (*resample_rows)(RowPair rows, PixelTaps taps, const std::uint32_t* contenders, std::int64_t width, float* low,
+                        float* high);
 
   // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally
   // resampled rows with the same weights. Only contenders are looked at.
