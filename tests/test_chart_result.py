@@ -190,7 +190,7 @@ def test_not_a_number() -> None:
 
 @pytest.mark.parametrize("strange", [[], [np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf, 3e38]])
 def test_ruling_channels_out_changes_nothing(strange: list[float]) -> None:
-    """Tall patches rule channels out, of at most 32; with channels that never win there are more, and all are tried."""
+    """Channels that cannot win are ruled out; but all are tried beside some so low that a sum of them overflows."""
     rng = np.random.default_rng(11)
     maps = make_maps(rng, 4, size=10, coarse=3)
     for name in ("coarse_segm", "fine_segm"):
@@ -199,7 +199,7 @@ def test_ruling_channels_out_changes_nothing(strange: list[float]) -> None:
         maps[name] = (np.round(2 * maps[name]) / 2 + ahead).astype(np.float32)  # with ties: the first channel wins
         for value in strange:
             maps[name][tuple(rng.integers(0, n, 8) for n in maps[name].shape)] = value
-    boxes = np.array([[0, 0, 70, 30], [3, 4, 37, 120], [0, 0, 1, 600], [5, 5, 90, 34.5]], np.float32)
+    boxes = np.array([[0, 0, 70, 30], [3, 4, 37, 120], [0, 0, 1, 600], [5, 5, 90, 9.5]], np.float32)
     more = {
         name: np.concatenate([x, np.full((4, 40 - x.shape[1], 10, 10), -3e38, np.float32)], 1)
         for name, x in maps.items()
