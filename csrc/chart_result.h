@@ -55,7 +55,8 @@ DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_
 // or, where `channels` lists the channels of coarse_segm, fine_segm, u, v and
 // the confidences, all of them in one tensor, as the predictor's convolution
 // makes them: maps, boxes_original
-//   maps            float32 [N, sum(channels) * block^2, S/block, S/block];
+//   maps            float32 [N, sum(channels) * block^2, S/block, S/block]
+//                   (NHWC: [N, S/block, S/block, sum(channels) * block^2]);
 //                   pixel (y, x) of channel c is in channel c * block^2 +
 //                   y % block * block + x % block of cell (y/block, x/block),
 //                   which is what torch's pixel_shuffle undoes. Nobody has to
@@ -68,8 +69,8 @@ DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_
 // v of each person), offsets int64 [N + 1] into labels (uv starts at twice
 // that), confidences float32 [E*T] (E maps of each person after another), with
 // T = offsets[N]. Output sizes depend on the boxes' values. Peak memory: the
-// outputs, 9 + 4E bytes a pixel, and scratch of the order of one row of samples
-// per thread.
+// outputs, 9 + 4E bytes a pixel, and scratch for a few rows of the maps and of
+// the patch, once per person and for each of at most 32 pieces of large ones.
 struct ChartResult {
   static constexpr const char* kName = "ChartResult";
   static constexpr std::size_t kOutputs = 4;

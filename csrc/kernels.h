@@ -61,13 +61,19 @@ struct PixelTaps {
   const float *low_weight, *high_weight;
 };
 // Rows of pixels are readable and writable up to a multiple of kPixelPadding,
-// and so are their taps, in ascending order. A row of a map is readable up to
-// kMapPadding beyond its end.
+// and so are their taps, in ascending order. The last row of a map is readable
+// up to kMapPadding beyond its end.
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
-// Contenders are told for this many pixels together, and only of so many channels.
+// Which channels may have the largest value is told for this many pixels together: bit c % 32 stands for channel c.
 inline constexpr std::int64_t kContenderBlock = 16;
-inline constexpr std::int64_t kMaxContenders = 32;
+
+// A matrix of units, each `unit` adjacent floats; its rows are `stride` floats
+// apart.
+struct Units {
+  const float* data;
+  std::int64_t stride, rows, columns, unit;
+};
 
 // The two rows of a map that an output row lies between, their weights, and
 // where their channels are.
@@ -75,6 +81,13 @@ struct RowPair {
   const float *low, *high;
   float low_weight, high_weight;
   std::int64_t channels, channel_stride;
+};
+
+// What sample_row() has found in a pair of rows: a pixel's value in each, between
+// its neighbours, in the channel that the label names.
+struct Samples {
+  float *low, *high;
+  std::uint8_t* labels;
 };
 
 // The window of a planar level that a RoI reads, and where its bins go.
@@ -115,25 +128,30 @@ struct Kernels {
   // found.
   std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin, const float box[4], float bound);
 
-  // Resamples a row of one channel to `width` pixels. Taps index the row
-  // itself, and it goes on with its last pixel.
-  void (*resample_row)(const float* source, PixelTaps taps, std::int64_t width, float* out);
+  // The transposed matrix: unit (i, j) becomes unit (j, i) of `out`, whose rows are `stride` floats apart.
+  void (*transpose)(const Units& source, float* out, std::int64_t stride);
 
-  // For every block of kContenderBlock pixels the channels, of at most kMaxContenders, that may have the largest value
-  // somewhere in it, whatever the rows' weights: bit c of blocks[x / kContenderBlock] for channel c. A row of the map
-  // is above several rows of a tall patch, and in most places one or two channels are so far ahead that nobody has to
-  // look at the others.
-  void (*find_contenders)(RowPair rows, std::int64_t width, std::uint32_t* blocks);
+  // The channels that may have the largest value somewhere between pixels x and x + 1 of two rows of a map, wherever
+  // between the rows, for x < width. In most places one or two are so far ahead that nobody has to look at the others.
+  // `most` is room for kPixelPadding floats per channel.
+  void (*find_contenders)(RowPair rows, std::int64_t width, float* most, std::uint32_t* columns);
+
+  // Resamples two rows of a map to `width` pixels, whole blocks, where a block has several contenders. Taps index the
+  // rows themselves, and these go on with their last pixel. Channels are `width` floats apart in `low` and `high`.
+  void (*resample_rows)(RowPair rows, PixelTaps taps, const std::uint32_t* contenders, std::int64_t width, float* low,
+                        float* high);
 
   // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally
-  // resampled rows with the same weights. Only contenders are looked at; null stands for all channels.
+  // resampled rows with the same weights. Only contenders are looked at.
   void (*label_row)(RowPair coarse, RowPair fine, const std::uint32_t* coarse_contenders,
                     const std::uint32_t* fine_contenders, std::int64_t width, std::uint8_t* labels);
 
   // Resamples, for each pixel, the channel that its label names; 0 where the
   // label is 0. The taps say where in a row a pixel is, which need not be its
-  // number.
-  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, float* out);
+  // number. Samples are those of the last call, which had the same map and rows,
+  // unless `fresh`: most pixels have the label of the one above.
+  void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, bool fresh,
+                     Samples samples, float* out);
 };
 
 namespace baseline {

@@ -71,11 +71,22 @@ inline Ints select(Mask m, Ints yes, Ints no) { return _mm512_mask_blend_epi32(m
 inline Floats look_up(const float* table, Ints index) {
   return _mm512_permutex2var_ps(load(table), index, load(table + kLanes));
 }
+inline void store(std::uint32_t* p, Ints x) { _mm512_storeu_si512(p, x); }
 inline Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+inline Ints either(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 inline Ints subtract(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 inline Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
 inline Ints load_as_ints(const std::uint8_t* p) { return _mm512_cvtepu8_epi32(load_bytes(p)); }
 inline Mask nonzero(Ints x) { return _mm512_test_epi32_mask(x, x); }
+
+// The units of `unit` floats of a and b in turn: those of their lower halves, those of their upper ones.
+template <int unit>
+inline void interleave(Floats a, Floats b, Floats* lower, Floats* upper) {
+  const Ints from = unit == 1 ? _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+                              : _mm512_setr_epi32(0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
+  *lower = _mm512_permutex2var_ps(a, from, b);
+  *upper = _mm512_permutex2var_ps(a, add(from, splat(kLanes / 2)), b);
+}
 
 // table[index] where the mask is set, else 0.
 inline Floats gather(const float* table, Ints index, Mask m) {
@@ -143,12 +154,28 @@ inline Floats look_up(const float* table, Ints index) {
   return select(_mm256_castsi256_ps(_mm256_slli_epi32(index, 28)), second,
                 first);  // bit 3 is the sign now
 }
+inline void store(std::uint32_t* p, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
 inline Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+inline Ints either(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 inline Ints subtract(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 inline Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
 inline Ints load_as_ints(const std::uint8_t* p) { return _mm256_cvtepu8_epi32(load_bytes(p)); }
 inline Mask nonzero(Ints x) {
   return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_cmpeq_epi32(x, splat(0)), splat(-1)));
+}
+
+template <int unit>
+inline void interleave(Floats a, Floats b, Floats* lower, Floats* upper) {
+  Floats even, odd;  // quarters of the result
+  if (unit == 1) {
+    even = _mm256_unpacklo_ps(a, b);
+    odd = _mm256_unpackhi_ps(a, b);
+  } else {
+    even = _mm256_shuffle_ps(a, b, 0x44);
+    odd = _mm256_shuffle_ps(a, b, 0xee);
+  }
+  *lower = _mm256_permute2f128_ps(even, odd, 0x20);
+  *upper = _mm256_permute2f128_ps(even, odd, 0x31);
 }
 
 inline Floats gather(const float* table, Ints index, Mask m) {
@@ -254,11 +281,19 @@ inline Ints select(Mask m, Ints yes, Ints no) { return m ? yes : no; }
 inline Floats look_up(const float* table, Ints index) {
   return Floats{table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
 }
+inline void store(std::uint32_t* p, Ints x) { std::memcpy(p, &x, sizeof x); }
 inline Ints add(Ints a, Ints b) { return a + b; }
+inline Ints either(Ints a, Ints b) { return a | b; }
 inline Ints subtract(Ints a, Ints b) { return a - b; }
 inline Ints multiply(Ints a, Ints b) { return a * b; }
 inline Ints load_as_ints(const std::uint8_t* p) { return Ints{p[0], p[1], p[2], p[3]}; }
 inline Mask nonzero(Ints x) { return x != 0; }
+
+template <int unit>
+inline void interleave(Floats a, Floats b, Floats* lower, Floats* upper) {
+  *lower = unit == 1 ? Floats{a[0], b[0], a[1], b[1]} : Floats{a[0], a[1], b[0], b[1]};
+  *upper = unit == 1 ? Floats{a[2], b[2], a[3], b[3]} : Floats{a[2], a[3], b[2], b[3]};
+}
 
 inline Floats gather(const float* table, Ints index, Mask m) {
   Floats x = splat(0.0f);

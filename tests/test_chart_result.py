@@ -80,7 +80,9 @@ def assert_person(person: Person, labels: np.ndarray, uv: np.ndarray, decided: n
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("size", "coarse", "parts"), [(28, 2, 25), (112, 2, 25), (14, 15, 25), (5, 1, 1), (1, 3, 7)])
+@pytest.mark.parametrize(
+    ("size", "coarse", "parts"), [(28, 2, 25), (112, 2, 25), (14, 15, 25), (5, 1, 1), (1, 3, 7), (9, 33, 70)]
+)
 def test_reference(layout: str, size: int, coarse: int, parts: int) -> None:
     rng = np.random.default_rng(size)
     maps, boxes = make_maps(rng, 12, size, coarse, parts), make_boxes(rng, 12)
@@ -188,7 +190,7 @@ def test_not_a_number() -> None:
 
 @pytest.mark.parametrize("strange", [[], [np.nan], [np.inf], [-np.inf], [np.nan, np.inf, -np.inf, 3e38]])
 def test_ruling_channels_out_changes_nothing(strange: list[float]) -> None:
-    """Tall patches rule channels out, of at most 32; with channels that never win there are more, and all are tried."""
+    """Channels that cannot win are ruled out; but all are tried beside some so low that a sum of them overflows."""
     rng = np.random.default_rng(11)
     maps = make_maps(rng, 4, size=10, coarse=3)
     for name in ("coarse_segm", "fine_segm"):
@@ -197,7 +199,7 @@ def test_ruling_channels_out_changes_nothing(strange: list[float]) -> None:
         maps[name] = (np.round(2 * maps[name]) / 2 + ahead).astype(np.float32)  # with ties: the first channel wins
         for value in strange:
             maps[name][tuple(rng.integers(0, n, 8) for n in maps[name].shape)] = value
-    boxes = np.array([[0, 0, 70, 30], [3, 4, 37, 120], [0, 0, 1, 600], [5, 5, 90, 34.5]], np.float32)
+    boxes = np.array([[0, 0, 70, 30], [3, 4, 37, 120], [0, 0, 1, 600], [5, 5, 90, 9.5]], np.float32)
     more = {
         name: np.concatenate([x, np.full((4, 40 - x.shape[1], 10, 10), -3e38, np.float32)], 1)
         for name, x in maps.items()
@@ -314,6 +316,25 @@ def test_one_tensor_of_all_maps_is_the_same(layout: str, block: int, confidences
     actual = op(pack([*maps, *extra], block, layout), boxes, guard=True, threads=2)
     for got, want in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("block", [1, 2])
+@pytest.mark.parametrize(("cells", "coarse", "parts"), [(1, 2, 25), (3, 1, 2), (7, 2, 3), (13, 15, 25), (33, 2, 25)])
+def test_packed_maps_of_any_size(layout: str, block: int, cells: int, coarse: int, parts: int) -> None:
+    """Fewer cells or channels than a vector has, and counts that no vector divides, for people of all sizes."""
+    rng = np.random.default_rng(cells)
+    sides = [(0.5, 0.5), (1, 9), (9, 1), (2, 3), (17, 5), (33, 16), (300, 90), (130, 300)]
+    boxes = np.array([[3.25, 4.5, 3.25 + width, 4.5 + height] for height, width in sides], np.float32)
+    maps = list(make_maps(rng, len(boxes), cells * block, coarse, parts).values())
+    extra = [rng.standard_normal((len(boxes), c, cells * block, cells * block)).astype(np.float32) for c in (1, parts)]
+    expected = _core.ops.ChartResult()(*maps, boxes, *extra)
+    op = _core.ops.ChartResult(layout=layout, channels=[x.shape[1] for x in [*maps, *extra]], block=block)
+    for threads in (1, 2, 3):
+        actual = op(pack([*maps, *extra], block, layout), boxes, guard=True, threads=threads)
+        for got, want in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+    assert coarse == 1 or len(np.unique(expected[0])) > 2
 
 
 @pytest.mark.parametrize(

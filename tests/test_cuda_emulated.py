@@ -109,13 +109,24 @@ def test_what_exceeds_the_kernels_is_refused(
     getattr(_core.ops, op)(**attributes)(*inputs)
 
 
-def test_charts_are_those_of_the_cpu(emulated_ops: ModuleType) -> None:
+@pytest.mark.parametrize(
+    ("attributes", "shapes"),
+    [
+        ({}, [(3, c, 28, 28) for c in (2, 25, 25, 25)]),
+        ({"channels": [2, 25, 25, 25, 1], "layout": "NHWC"}, [(3, 27, 27, 78)]),
+        ({"channels": [2, 25, 25, 25, 25], "layout": "NHWC", "block": 2}, [(3, 14, 14, 408)]),
+    ],
+)
+def test_charts_are_those_of_the_cpu(
+    emulated_ops: ModuleType, attributes: dict[str, Any], shapes: list[tuple[int, ...]]
+) -> None:
     rng = np.random.default_rng(5)
-    maps = [rng.standard_normal((3, c, 28, 28), dtype=np.float32) for c in (2, 25, 25, 25)]
+    maps = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
     boxes = np.array([[0, 0, 30.5, 40.2], [5, 5, 5, 5], [-3, 2, 100, 9]], np.float32)
-    expected = _core.ops.ChartResult()(*maps, boxes)
+    expected = _core.ops.ChartResult(**attributes)(*maps, boxes)
     for order in ORDERS:
-        labels, uv, offsets, _ = emulated_ops.ChartResult()(*maps, boxes, guard=True, threads=order)
+        labels, uv, offsets, values = emulated_ops.ChartResult(**attributes)(*maps, boxes, guard=True, threads=order)
         np.testing.assert_array_equal(offsets, expected[2])
         assert (labels != expected[0]).mean() < 1e-3  # sums that are equal but for float32's rounding
-        assert (np.abs(uv - expected[1]) > 1e-4).mean() < 1e-3
+        for got, want in ((uv, expected[1]), (values, expected[3])):
+            assert (np.abs(got - want) > 1e-4).sum() <= 1e-3 * want.size
