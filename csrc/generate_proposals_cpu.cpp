@@ -167,7 +167,7 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
                              wanted,
                              {most, nms_threshold, scratch},
                              scratch.take<float>(static_cast<std::size_t>(most)),
-                             0,
+                             guess_threshold(level, wanted),
                              scratch.take<std::uint32_t>(size),
                              scratch.take<RankKey>(size),
                              scratch.take<RankKey>(size),
@@ -175,12 +175,6 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
     all[i].found = scratch.take<std::int64_t>(static_cast<std::size_t>(all[i].pieces()));
     pieces += all[i].pieces();
   }
-  const auto each_level = [&](const auto& body) {
-    scratch.parallel(static_cast<std::int64_t>(levels), 1, [&](std::int64_t begin, std::int64_t end) {
-      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) body(all[i]);
-    });
-  };
-  each_level([](Candidates& c) { c.threshold = guess_threshold(c.level, c.wanted); });
   scratch.parallel(pieces, 1, [&](std::int64_t begin, std::int64_t end) {
     for (const Candidates& c : all) {
       for (std::int64_t piece = std::max<std::int64_t>(begin, 0); piece < std::min(end, c.pieces()); ++piece)
@@ -189,7 +183,10 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
       end -= c.pieces();
     }
   });
-  each_level([&](Candidates& c) { propose(c, *this, sizes); });
+  scratch.parallel(static_cast<std::int64_t>(levels), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      propose(all[i], *this, sizes);
+  });
 
   // The best of all levels; of equals, the first level's.
   RankKey* const fronts = scratch.take<RankKey>(levels);
