@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "box_detections.h"
@@ -6,16 +7,12 @@
 #include "nms.h"
 #include "picture_sizes.h"
 #include "ranking.h"
+#include "sort_keys.h"
 
 namespace densepose {
 namespace {
 
 constexpr const char* kName = BoxDetections::kName;
-
-struct Candidate {
-  Box box;
-  float score;
-};
 
 }  // namespace
 
@@ -52,36 +49,39 @@ void BoxDetections::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch
   const float nms_threshold = *inputs[6].as<const float>();
   const std::int64_t limit = std::clamp<std::int64_t>(*inputs[7].as<const std::int32_t>(), 0, capacity);
 
-  Candidate* candidates = scratch.take<Candidate>(static_cast<std::size_t>(rows));
-  RankKey* keys = scratch.take<RankKey>(static_cast<std::size_t>(rows));
-  std::uint32_t found = 0;
+  const auto size = static_cast<std::size_t>(rows);
+  RankKey* found = scratch.take<RankKey>(size);
+  std::int64_t candidates = 0;
   for (std::int64_t i = 0; i < rows; ++i) {
     const float score = person_score(logits + 2 * i);
-    if (!(score > score_threshold)) continue;
-    const Box box = apply_deltas(load_box(proposals + 4 * i), deltas + 4 * i, bbox_weights.data());
-    if (!finite(box)) continue;
-    candidates[found] = {clip(box, sizes.height, sizes.width), score};
-    keys[found] = rank_key(score, found);
-    ++found;
+    if (score > score_threshold) found[candidates++] = rank_key(score, static_cast<std::uint32_t>(i));
   }
-  std::sort(keys, keys + found);
+  const RankKey* const keys = sort_keys(found, scratch.take<RankKey>(size), candidates, 4);
 
   float* boxes_network = outputs[0].as<float>();
   float* boxes_original = outputs[1].as<float>();
   float* scores = outputs[2].as<float>();
-  KeptBoxes kept(std::min<std::int64_t>(limit, found), nms_threshold, scratch);
+  KeptBoxes kept(std::min(limit, candidates), nms_threshold, scratch);
   std::int64_t count = 0;
-  for (std::uint32_t i = 0; i < found && kept.count() < limit; ++i) {
-    const Candidate& candidate = candidates[rank_index(keys[i])];
-    if (kept.suppress(candidate.box)) continue;
-    kept.keep(candidate.box);  // and takes one of the places, even if it is
-                               // empty in the original picture
-    const Box original =
-        clip(scale(candidate.box, sizes.scale_x, sizes.scale_y), sizes.original_height, sizes.original_width);
-    if (!sides_exceed(original, 0)) continue;
-    store_box(candidate.box, boxes_network + 4 * count);
-    store_box(original, boxes_original + 4 * count);
-    scores[count++] = candidate.score;
+  for (std::int64_t begin = 0; begin < candidates && !kept.full(); begin += kBoxBlock) {
+    std::array<Box, kBoxBlock> boxes;
+    std::uint64_t valid = 0;
+    for (std::int64_t i = 0; i < std::min(kBoxBlock, candidates - begin); ++i) {
+      const std::int64_t row = rank_index(keys[begin + i]);
+      const Box box = apply_deltas(load_box(proposals + 4 * row), deltas + 4 * row, bbox_weights.data());
+      boxes[i] = clip(box, sizes.height, sizes.width);
+      valid |= std::uint64_t{finite(box)} << i;
+    }
+    // What is kept takes one of the places, even if it is empty in the original picture.
+    for (std::uint64_t bits = kept.keep_best(boxes.data(), valid); bits; bits &= bits - 1) {
+      const int i = __builtin_ctzll(bits);
+      const Box original =
+          clip(scale(boxes[i], sizes.scale_x, sizes.scale_y), sizes.original_height, sizes.original_width);
+      if (!sides_exceed(original, 0)) continue;
+      store_box(boxes[i], boxes_network + 4 * count);
+      store_box(original, boxes_original + 4 * count);
+      scores[count++] = person_score(logits + 2 * rank_index(keys[begin + i]));
+    }
   }
   std::fill(boxes_network + 4 * count, boxes_network + 4 * capacity, 0.0f);
   std::fill(boxes_original + 4 * count, boxes_original + 4 * capacity, 0.0f);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <limits>
 #include <new>
@@ -9,6 +10,7 @@
 #include "picture_sizes.h"
 #include "ranking.h"
 #include "rpn_level.h"
+#include "sort_keys.h"
 
 namespace densepose {
 namespace {
@@ -16,86 +18,99 @@ namespace {
 constexpr const char* kName = GenerateProposals::kName;
 
 constexpr std::int64_t kSample = 1024;  // scores looked at to guess a threshold
-constexpr std::int64_t kChunk = 256;    // anchors ranked at a time: often a few hundred give all proposals
+constexpr std::int64_t kPiece = 2048;   // pixels that a thread looks through at a time
 
-// The best anchors of a level, to be taken one by one, and those of its boxes
-// that NMS has kept. An anchor's index counts pixels, then the anchors of a
-// pixel. Only the keys up to `sorted` are in order; none of the others ranks
-// before them.
-struct Queue {
+// A level on its way to proposals. An anchor's index counts pixels, then the anchors of a pixel.
+struct Candidates {
   RpnLevel level;
-  KeptBoxes kept;
-  RankKey* keys;
-  std::int64_t count = 0, sorted = 0, next = 0;
+  const float* cell_anchors;
+  std::int64_t wanted;       // so many of the best anchors compete
+  KeptBoxes kept;            // those that NMS leaves, best first
+  float* scores;             // of kept boxes
+  float threshold;           // anchors below it are not among the best
+  std::uint32_t* positions;  // [level.size()], working memory
+  RankKey *keys, *other;     // [level.size()]; what a piece of the level finds stands where its own anchors would
+  std::int64_t* found;       // [pieces()], keys in each
+  std::int64_t next = 0;     // of kept boxes, to be taken
 
-  bool empty() const { return next == count; }
-  RankKey front() const { return keys[next]; }
-
-  void sort_more() {
-    RankKey* const begin = keys + sorted;
-    const std::int64_t chunk = std::min(kChunk, count - sorted);
-    if (sorted + chunk < count) std::nth_element(begin, begin + chunk, keys + count);
-    std::sort(begin, begin + chunk);
-    sorted += chunk;
-  }
-  void pop() {
-    if (++next == sorted) sort_more();
-  }
+  std::int64_t pieces() const { return (level.pixels() + kPiece - 1) / kPiece; }
 };
 
 // A score that about half again as many anchors exceed as are wanted, guessed
 // from a regular sample.
-float guess_threshold(const RpnLevel& level, std::int64_t wanted, float* sample) {
+float guess_threshold(const RpnLevel& level, std::int64_t wanted) {
   const std::int64_t per_anchor = kSample / level.anchors;
   if (level.size() < 4 * wanted || level.pixels() < 2 * per_anchor || per_anchor == 0)
     return -std::numeric_limits<float>::infinity();
+  std::array<float, kSample> sample;
   std::int64_t n = 0;
-  for (std::int64_t a = 0; a < level.anchors; ++a)
-    for (std::int64_t i = 0; i < per_anchor; ++i) {
-      const float score = level.objectness(i * level.pixels() / per_anchor, a);
+  for (std::int64_t i = 0; i < per_anchor; ++i) {
+    const std::int64_t pixel = i * level.pixels() / per_anchor;
+    for (std::int64_t a = 0; a < level.anchors; ++a) {
+      const float score = level.objectness(pixel, a);
       sample[n++] = score == score ? score : std::numeric_limits<float>::infinity();
     }
+  }
   const std::int64_t rank = std::min(n - 1, n * wanted * 3 / (2 * level.size()) + 8);
-  std::nth_element(sample, sample + rank, sample + n, std::greater<float>());
+  std::nth_element(sample.begin(), sample.begin() + rank, sample.begin() + n, std::greater<float>());
   return sample[rank];
 }
 
-// Keys of all anchors whose score is not below a threshold, in any order.
-std::int64_t collect(const RpnLevel& level, float threshold, std::uint32_t* positions, RankKey* keys) {
-  const std::int64_t a = level.anchors, pixels = level.pixels();
-  const ScoreRows scores =
-      level.planar() ? ScoreRows{level.data, a, pixels, pixels} : ScoreRows{level.data, pixels, a, level.pixel_stride};
-  const std::int64_t found = kernels().find_not_below(scores, threshold, positions);
+// Keys of a piece's anchors whose score is not below the threshold.
+void collect(const Candidates& c, std::int64_t piece) {
+  const RpnLevel& level = c.level;
+  const std::int64_t a = level.anchors, first = piece * kPiece, pixels = std::min(kPiece, level.pixels() - first);
+  const float* data = level.data + first * level.pixel_stride;
+  const ScoreRows scores = level.planar() ? ScoreRows{data, a, pixels, level.channel_stride}
+                                          : ScoreRows{data, pixels, a, level.pixel_stride};
+  std::uint32_t* const positions = c.positions + first * a;
+  RankKey* const keys = c.keys + first * a;
+  const std::int64_t found = kernels().find_not_below(scores, c.threshold, positions);
   for (std::int64_t i = 0; i < found; ++i) {
-    const std::int64_t row = positions[i] / scores.width, column = positions[i] % scores.width;
-    const std::int64_t index = level.planar() ? column * a + row : positions[i];
+    const auto width = static_cast<std::uint32_t>(scores.width);
+    const std::uint32_t row = positions[i] / width, column = positions[i] % width;
+    const std::int64_t index = first * a + (level.planar() ? column * a + row : positions[i]);
     keys[i] = rank_key(scores.data[row * scores.stride + column], static_cast<std::uint32_t>(index));
   }
-  return found;
+  c.found[piece] = found;
 }
 
-// Working memory to find the best anchors of a level.
-struct Selection {
-  float* sample;             // [kSample]
-  std::uint32_t* positions;  // [level.size()]
-};
-
-void select_best(Queue& queue, std::int64_t wanted, const Selection& work) {
-  const RpnLevel& level = queue.level;
-  queue.count = std::min(wanted, level.size());
-  std::int64_t found = collect(level, guess_threshold(level, queue.count, work.sample), work.positions, queue.keys);
-  if (found < queue.count) found = collect(level, -std::numeric_limits<float>::infinity(), work.positions, queue.keys);
-  if (queue.count < found) std::nth_element(queue.keys, queue.keys + queue.count, queue.keys + found);
-  queue.sort_more();
+// Moves what the pieces found together, and returns how much it is.
+std::int64_t join_pieces(const Candidates& c) {
+  std::int64_t count = 0;
+  for (std::int64_t piece = 0; piece < c.pieces(); ++piece) {
+    const RankKey* const keys = c.keys + piece * kPiece * c.level.anchors;
+    std::copy(keys, keys + c.found[piece], c.keys + count);
+    count += c.found[piece];
+  }
+  return count;
 }
 
-// The level whose next anchor has the largest score; the first of equals. Null
-// when all are empty.
-Queue* best_queue(Span<Queue> queues) {
-  Queue* best = nullptr;
-  for (Queue& q : queues)
-    if (!q.empty() && (!best || q.front() >> 32 < best->front() >> 32)) best = &q;
-  return best;
+// The level's own proposals, as many as there is room for.
+void propose(Candidates& c, const GenerateProposals& op, const PictureSizes& sizes) {
+  std::int64_t found = join_pieces(c);
+  if (found < c.wanted) {
+    c.threshold = -std::numeric_limits<float>::infinity();
+    for (std::int64_t piece = 0; piece < c.pieces(); ++piece) collect(c, piece);
+    found = join_pieces(c);
+  }
+  // What find_not_below() found pixel by pixel is in the order of indices already.
+  const RankKey* const keys = sort_keys(c.keys, c.other, found, c.level.planar() ? 0 : 4);
+  for (std::int64_t begin = 0; begin < c.wanted && !c.kept.full(); begin += kBoxBlock) {
+    std::array<Box, kBoxBlock> boxes;
+    std::array<float, kBoxBlock> scores;
+    std::uint64_t valid = 0;
+    for (std::int64_t i = 0; i < std::min(kBoxBlock, c.wanted - begin); ++i) {
+      const Proposal p =
+          decode(c.level, c.cell_anchors, rank_index(keys[begin + i]), op.anchor_offset, op.bbox_weights.data());
+      boxes[i] = clip(p.box, sizes.height, sizes.width);
+      scores[i] = p.score;
+      valid |= std::uint64_t{usable(p) && sides_exceed(boxes[i], op.min_size)} << i;
+    }
+    float* next_score = c.scores + c.kept.count();
+    for (std::uint64_t kept = c.kept.keep_best(boxes.data(), valid); kept; kept &= kept - 1)
+      *next_score++ = scores[__builtin_ctzll(kept)];
+  }
 }
 
 }  // namespace
@@ -140,38 +155,57 @@ void GenerateProposals::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scr
   const PictureSizes sizes = read_sizes(inputs[levels]);
   const std::int64_t limit = std::clamp<std::int64_t>(*inputs[levels + 1].as<std::int32_t>(), 0, capacity);
 
-  const Span<Queue> queues(scratch.take<Queue>(levels), levels);
-  const Span<Selection> work(scratch.take<Selection>(levels), levels);
+  const Span<Candidates> all(scratch.take<Candidates>(levels), levels);
+  std::int64_t pieces = 0;
   for (std::size_t i = 0; i < levels; ++i) {
     const RpnLevel level = read_level(inputs[i], *this, i);
     const auto size = static_cast<std::size_t>(level.size());
-    const std::int64_t most = std::min({limit, pre_nms_topk, level.size()});
-    new (&queues[i]) Queue{level, {most, nms_threshold, scratch}, scratch.take<RankKey>(size)};
-    work[i] = {scratch.take<float>(kSample), scratch.take<std::uint32_t>(size)};
+    const std::int64_t wanted = std::min(pre_nms_topk, level.size());
+    const std::int64_t most = std::min(limit, wanted);
+    new (&all[i]) Candidates{level,
+                             anchors.data() + level.first_anchor,
+                             wanted,
+                             {most, nms_threshold, scratch},
+                             scratch.take<float>(static_cast<std::size_t>(most)),
+                             guess_threshold(level, wanted),
+                             scratch.take<std::uint32_t>(size),
+                             scratch.take<RankKey>(size),
+                             scratch.take<RankKey>(size),
+                             nullptr};
+    all[i].found = scratch.take<std::int64_t>(static_cast<std::size_t>(all[i].pieces()));
+    pieces += all[i].pieces();
   }
+  scratch.parallel(pieces, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (const Candidates& c : all) {
+      for (std::int64_t piece = std::max<std::int64_t>(begin, 0); piece < std::min(end, c.pieces()); ++piece)
+        collect(c, piece);
+      begin -= c.pieces();
+      end -= c.pieces();
+    }
+  });
   scratch.parallel(static_cast<std::int64_t>(levels), 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
-      select_best(queues[i], pre_nms_topk, work[i]);
+      propose(all[i], *this, sizes);
   });
 
-  // detectron2 suppresses within each level and then takes the best of all
-  // levels. Visiting the levels' anchors in the order of their scores gives the
-  // same boxes, and stops as soon as there are enough.
+  // The best of all levels; of equals, the first level's.
+  RankKey* const fronts = scratch.take<RankKey>(levels);
+  const auto front = [&](std::size_t i) {
+    const Candidates& c = all[i];
+    return c.next < c.kept.count() ? rank_key(c.scores[c.next], static_cast<std::uint32_t>(i)) : kNoKey;
+  };
+  for (std::size_t i = 0; i < levels; ++i) fronts[i] = front(i);
   float* boxes = outputs[0].as<float>();
   float* scores = outputs[1].as<float>();
   std::int64_t count = 0;
-  while (count < limit) {
-    Queue* const queue = best_queue(queues);
-    if (!queue) break;
-    Proposal p = decode(queue->level, anchors.data() + queue->level.first_anchor, rank_index(queue->front()),
-                        anchor_offset, bbox_weights.data());
-    queue->pop();
-    if (!usable(p)) continue;
-    p.box = clip(p.box, sizes.height, sizes.width);
-    if (!sides_exceed(p.box, min_size) || queue->kept.suppress(p.box)) continue;
-    queue->kept.keep(p.box);
-    store_box(p.box, boxes + 4 * count);
-    scores[count++] = p.score;
+  for (; count < limit; ++count) {
+    RankKey best = kNoKey;
+    for (std::size_t i = 0; i < levels; ++i) best = std::min(best, fronts[i]);
+    if (best == kNoKey) break;
+    Candidates& c = all[rank_index(best)];
+    store_box(c.kept.at(c.next), boxes + 4 * count);
+    scores[count] = c.scores[c.next++];
+    fronts[rank_index(best)] = front(rank_index(best));
   }
   std::fill(boxes + 4 * count, boxes + 4 * capacity, 0.0f);
   std::fill(scores + count, scores + capacity, -std::numeric_limits<float>::infinity());

@@ -47,12 +47,12 @@ struct ScoreRows {
   std::int64_t rows, width, stride;
 };
 
-// Boxes as one array per coordinate, readable up to a multiple of kBoxPadding.
+// Boxes as one array per coordinate.
 struct BoxColumns {
   const float *x0, *y0, *x1, *y1, *area;
   std::int64_t count;
 };
-inline constexpr std::int64_t kBoxPadding = 16;
+inline constexpr std::int64_t kBoxBlock = 64;  // boxes that find_overlap() compares with another at a time
 
 // Horizontal bilinear taps of every pixel of an output row: where in a row of
 // the map its two neighbours are.
@@ -122,11 +122,12 @@ struct Kernels {
   // too), row * scores.width + column, and returns how many there are.
   std::int64_t (*find_not_below)(ScoreRows scores, float threshold, std::uint32_t* positions);
 
-  // The first box at or after `begin` whose intersection with `box` exceeds
-  // `bound` times their union, or boxes.count. Rounding is not that of iou():
-  // whoever needs the exact decision leaves a margin and asks iou() for what is
-  // found.
-  std::int64_t (*find_overlap)(BoxColumns boxes, std::int64_t begin, const float box[4], float bound);
+  // The first box at or after `begin` whose intersection with any of kBoxBlock candidates exceeds `bound` times their
+  // union, or boxes.count. `wanted` has a bit for each candidate that is asked about, and afterwards for each that the
+  // box was found for. Rounding is not that of iou(): whoever needs the exact decision leaves a margin and asks iou()
+  // for what is found.
+  std::int64_t (*find_overlap)(const BoxColumns& boxes, std::int64_t begin, const BoxColumns& candidates, float bound,
+                               std::uint64_t* wanted);
 
   // The transposed matrix: unit (i, j) becomes unit (j, i) of `out`, whose rows are `stride` floats apart.
   void (*transpose)(const Units& source, float* out, std::int64_t stride);

@@ -50,9 +50,9 @@ struct Proposal {
 // `index` counts pixels, then the anchors of a pixel; `cell_anchors` are this level's.
 DENSEPOSE_HD Proposal decode(const RpnLevel& level, const float* cell_anchors, std::uint32_t index, float anchor_offset,
                              const float* weights) {
-  const std::int64_t pixel = index / level.anchors, a = index % level.anchors;
-  const Box anchor =
-      anchor_at(cell_anchors + 4 * a, pixel / level.width, pixel % level.width, level.stride, anchor_offset);
+  const auto anchors = static_cast<std::uint32_t>(level.anchors), width = static_cast<std::uint32_t>(level.width);
+  const std::uint32_t pixel = index / anchors, a = index % anchors;
+  const Box anchor = anchor_at(cell_anchors + 4 * a, pixel / width, pixel % width, level.stride, anchor_offset);
   const float deltas[4] = {level.delta(pixel, a, 0), level.delta(pixel, a, 1), level.delta(pixel, a, 2),
                            level.delta(pixel, a, 3)};
   return {apply_deltas(anchor, deltas, weights), level.objectness(pixel, a)};

@@ -221,6 +221,20 @@ def test_many_not_a_numbers() -> None:
     assert_close(boxes, expected_boxes, OP)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_many_anchors_per_pixel(layout: str) -> None:
+    """As many scores in a pixel as no vector holds, and more pixels than a thread looks through at a time."""
+    rng = np.random.default_rng(4)
+    cells = [float(x) for i in range(19) for x in (-8 - i, -20 + i, 8 + i, 20 - i)]
+    logits = rng.permutation(19 * 50 * 60).astype(np.float32).reshape(1, 19, 50, 60) / 1000
+    rpn = [np.concatenate([logits, rng.normal(0, 0.2, (1, 76, 50, 60)).astype(np.float32)], axis=1)]
+    arguments: dict[str, Any] = {"strides": [4], "anchors": cells, "pre_nms_topk": 400}
+    boxes, scores = propose(rpn, 300, layout=layout, threads=2, **arguments)
+    expected_boxes, expected_scores = reference.generate_proposals(rpn, SIZES, 300, **arguments)
+    assert scores.tolist() == expected_scores.tolist()
+    assert_close(boxes, expected_boxes, OP)
+
+
 def test_scores_that_defeat_sampling() -> None:
     """The best scores stand where a regular sample does not look, or only where it does."""
     for hot in (slice(1, None, 37), slice(0, None, 42)):
