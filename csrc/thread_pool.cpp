@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <map>
@@ -29,8 +28,8 @@ struct Job {
   std::atomic<std::int64_t> next{0};
 
   // Guarded by the workers' mutex:
-  int wanted = 0;               // workers that may still join
-  std::atomic<int> working{0};  // workers inside work(); only read without the mutex
+  int wanted = 0;   // workers that may still join
+  int working = 0;  // workers inside work()
   Job* following = nullptr;
 
   void work() {
@@ -60,14 +59,6 @@ class Workers {
     job.work();
     std::unique_lock<std::mutex> lock(mutex_);
     remove(job);  // nothing is left for whoever has not joined yet
-    if (job.working == 0) return;
-    lock.unlock();
-    // Whoever is still at its last piece is usually done sooner than a sleeping thread could be woken.
-    constexpr auto kPatience = std::chrono::microseconds(50);
-    const auto deadline = std::chrono::steady_clock::now() + kPatience;
-    while (job.working != 0 && std::chrono::steady_clock::now() < deadline) {
-    }
-    lock.lock();  // also when nobody is working: a worker lets go of the job before it unlocks
     idle_.wait(lock, [&] { return job.working == 0; });
   }
 
