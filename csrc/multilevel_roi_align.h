@@ -37,9 +37,13 @@ DENSEPOSE_HD RoiAxis roi_axis(float low, float high, float scale, bool aligned, 
   return {start, bin, readable ? static_cast<std::int32_t>(samples) : 0};
 }
 
+// Where a sample lies in its bin, and in the level.
+DENSEPOSE_HD float sample_offset(const RoiAxis& axis, std::int32_t sample) {
+  return (static_cast<float>(sample) + 0.5f) * axis.bin / static_cast<float>(axis.samples);
+}
+
 DENSEPOSE_HD float sample_position(const RoiAxis& axis, std::int32_t bin, std::int32_t sample) {
-  return axis.start + static_cast<float>(bin) * axis.bin +
-         (static_cast<float>(sample) + 0.5f) * axis.bin / static_cast<float>(axis.samples);
+  return axis.start + static_cast<float>(bin) * axis.bin + sample_offset(axis, sample);
 }
 
 struct SampleRange {

@@ -42,7 +42,7 @@ struct QuantizedInputTensor {
   std::uint8_t* data;
   std::int64_t height;
   std::int64_t width;
-  std::uint32_t table[3][256];
+  std::uint8_t table[3][256];
   std::uint8_t padding;
 };
 
@@ -53,7 +53,8 @@ void set_quantization(QuantizedInputTensor& input, const float mean[3], float sc
 inline constexpr std::int64_t kMaxSide = std::int64_t{1} << 24;
 
 // out: uint8 [height, width, 3], dense. Throws std::invalid_argument for a side outside [1, kMaxSide], and
-// std::bad_alloc. Takes scratch memory for the rows of `image` at the new width, four bytes a pixel.
+// std::bad_alloc. Takes scratch memory for the rows of `image` at the new width, three bytes a pixel; up to twice that
+// for a picture that loses nearly all of its height.
 void resize(const RgbImage& image, std::uint8_t* out, std::int64_t height, std::int64_t width, Scratch& scratch);
 
 // Writes all of `out`: the picture at resized_height x resized_width in its top left corner, `mean` (of R, G and B)

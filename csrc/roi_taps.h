@@ -23,12 +23,16 @@ inline PixelRange find_taps(const RoiAxis& axis, std::int32_t bins, std::int32_t
   PixelRange read{size, 0};
   std::int32_t count = 0;
   taps.first[0] = 0;
+  constexpr std::int32_t kOffsets = 16;  // more samples than this have their divisions again in every bin
+  float offsets[kOffsets];
+  for (std::int32_t i = 0; i < std::min(kOffsets, axis.samples); ++i) offsets[i] = sample_offset(axis, i);
   for (std::int32_t bin = 0; bin < bins; ++bin) {
     const SampleRange range = samples_to_visit(axis, bin, size);
     PixelRange bin_read{size, 0};
+    const float origin = axis.start + static_cast<float>(bin) * axis.bin;
     for (std::int32_t i = range.begin; i < range.end; ++i) {
       BilinearTap tap;
-      if (!bilinear_tap(sample_position(axis, bin, i), size, &tap)) continue;
+      if (!bilinear_tap(origin + (i < kOffsets ? offsets[i] : sample_offset(axis, i)), size, &tap)) continue;
       weights[tap.low] += tap.low_weight;
       weights[tap.high] += tap.high_weight;
       bin_read = {std::min(bin_read.begin, tap.low), std::max(bin_read.end, tap.high + 1)};

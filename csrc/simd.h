@@ -55,6 +55,21 @@ inline void store(std::uint8_t* p, Floats x) {
 inline void store(std::int8_t* p, Floats x) {
   store_bytes(p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(min(max(x, splat(-128.0f)), splat(127.0f)))));
 }
+// Four vectors at once: narrowing them together costs half of what it costs one by one. A NaN becomes the lowest
+// integer.
+inline Ints narrow(Floats a, Floats b, Floats c, Floats d, float highest, bool to_unsigned) {
+  const auto round = [=](Floats x) { return _mm512_cvtps_epi32(min(splat(highest), x)); };
+  const Ints low = _mm512_packs_epi32(round(a), round(b)), high = _mm512_packs_epi32(round(c), round(d));
+  const Ints bytes = to_unsigned ? _mm512_packus_epi16(low, high) : _mm512_packs_epi16(low, high);
+  // Packing works in quarters of a vector.
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+}
+inline void store_four(std::uint8_t* p, Floats a, Floats b, Floats c, Floats d) {
+  _mm512_storeu_si512(p, narrow(a, b, c, d, 255.0f, true));
+}
+inline void store_four(std::int8_t* p, Floats a, Floats b, Floats c, Floats d) {
+  _mm512_storeu_si512(p, narrow(a, b, c, d, 127.0f, false));
+}
 inline void store_low_bytes(std::uint8_t* p, Ints x) { store_bytes(p, _mm512_cvtepi32_epi8(x)); }
 
 inline unsigned bits(Mask m) { return m; }
@@ -303,6 +318,14 @@ inline Floats gather(const float* table, Ints index, Mask m) {
 }
 
 #endif
+
+template <class T>
+inline void store_four(T* p, Floats a, Floats b, Floats c, Floats d) {
+  store(p, a);
+  store(p + kLanes, b);
+  store(p + 2 * kLanes, c);
+  store(p + 3 * kLanes, d);
+}
 
 // The first `count` < kLanes elements.
 template <class T>

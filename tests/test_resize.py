@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,6 +94,31 @@ def test_pass_order_of_tall_pictures() -> None:
     one_way = _core.resize(_core.resize(image, 100, 20), 59, 20)
     other_way = _core.resize(_core.resize(image, 59, 40), 59, 20)
     assert not np.array_equal(one_way, other_way)
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
+def test_bytes_do_not_depend_on_the_instruction_set(tmp_path: Path, isa: str) -> None:
+    """Processors with byte permutations take another horizontal pass; asked for less, this one takes the plain one."""
+    sizes = [(480, 640, 320, 427), (61, 100, 61, 700), (90, 333, 40, 37), (30, 64, 30, 63), (40, 22, 20, 21)]
+    arrays = {f"image_{i}": picture(size[0], size[1], i) for i, size in enumerate(sizes)}
+    np.savez(tmp_path / "in.npz", **arrays)
+    code = (
+        "import numpy as np\n"
+        "from densepose_engine import _core\n"
+        "images, out = np.load('in.npz'), {}\n"
+        f"for i, (_, _, h, w) in enumerate({sizes}):\n"
+        "    out[f'resized_{i}'] = _core.resize(images[f'image_{i}'], h, w, threads=2)\n"
+        "    out[f'bytes_{i}'] = np.zeros((1, h, w, 3), np.uint8)\n"
+        f"    _core.preprocess_to_bytes(images[f'image_{{i}}'], h, w, {MEAN}, out[f'bytes_{{i}}'], 1.1, 114, 2)\n"
+        "np.savez('out.npz', **out)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "DENSEPOSE_ISA": isa}, check=True)
+    out = np.load(tmp_path / "out.npz")
+    for i, (_, _, height, width) in enumerate(sizes):
+        expected = pillow(arrays[f"image_{i}"], height, width)
+        assert np.array_equal(out[f"resized_{i}"], expected)
+        steps = (expected.astype(np.float32) - np.array(MEAN, np.float32)) / np.float32(1.1)
+        assert np.array_equal(out[f"bytes_{i}"][0], np.clip(np.rint(steps) + 114, 0, 255))
 
 
 VIEWS = {
