@@ -101,6 +101,7 @@ class Workers {
 };
 
 std::atomic<Workers*> workers{nullptr};
+std::atomic<RunParallel> borrowed{nullptr};
 
 // Never destroyed: the workers still wait on it when the process's statics go.
 Workers& shared_workers() {
@@ -109,7 +110,10 @@ Workers& shared_workers() {
     workers = new Workers;
 #if defined(__unix__)
     // A forked child has none of the threads, and perhaps a mutex that one of them holds: it starts afresh.
-    pthread_atfork(nullptr, nullptr, [] { workers = new Workers; });
+    pthread_atfork(nullptr, nullptr, [] {
+      workers = new Workers;
+      borrowed = nullptr;
+    });
 #endif
   });
   return *workers;
@@ -117,8 +121,17 @@ Workers& shared_workers() {
 
 }  // namespace
 
+void borrow_threads(RunParallel run) {
+  shared_workers();  // a child of a fork() must forget what was borrowed
+  borrowed = run;
+}
+
 void ThreadPool::run(std::int64_t count, std::int64_t grain, const void* body, Invoke invoke) const {
   grain = std::max<std::int64_t>(grain, 1);
+  if (const RunParallel run = borrowed) {
+    run(threads_, count, grain, body, invoke);
+    return;
+  }
   const std::int64_t useful = (count + grain - 1) / grain;
   const std::int64_t threads = std::min<std::int64_t>(threads_, useful);
   // More pieces than threads, so that one that is late (other programs want the cores too) does not hold up the rest.

@@ -22,6 +22,15 @@ class ThreadPool final : public Parallel {
   int threads_;
 };
 
+// Parallel::run() by threads that somebody else keeps, at most `threads` of them. It throws nothing.
+using RunParallel = void (*)(int threads, std::int64_t count, std::int64_t grain, const void* body,
+                             void (*invoke)(const void* body, std::int64_t begin, std::int64_t end));
+
+// From now on every pool has its work done by these, whose threads are awake when a graph has just been run, while
+// workers of our own would have to be woken, which takes longer than a small picture's resize. Null, or the child of a
+// fork(): by our own again.
+void borrow_threads(RunParallel run);
+
 // For 1 thread the calling one, else a pool of that many. Lives as long as the process. Throws std::invalid_argument
 // for a number outside [1, kMaxThreads].
 const Parallel& parallel_with(int threads);

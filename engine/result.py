@@ -146,8 +146,8 @@ class DensePoseResult:
         # Made without __init__, which would look at every map again: a tenth of a millisecond of every frame.
         result = cls.__new__(cls)
         values_of = (boxes, scores, tuple(split[0]), tuple(split[1]), image_size, of_name)
-        for attribute, value in zip(fields(cls), values_of, strict=True):
-            object.__setattr__(result, attribute.name, value)
+        for name, value in zip(_FIELDS, values_of, strict=True):
+            object.__setattr__(result, name, value)
         return result
 
     def __len__(self) -> int:
@@ -250,6 +250,9 @@ class DensePoseResult:
                 return _read(file)
         except ValueError as error:
             raise DensePoseEngineError(f"{os.fspath(path)} is not a readable DensePose result: {error}") from error
+
+
+_FIELDS = [field.name for field in fields(DensePoseResult)]
 
 
 def _arrays(result: DensePoseResult) -> dict[str, np.ndarray]:

@@ -1,4 +1,7 @@
-"""The shared thread pool, through the resize: many callers at once, many threads for little work, and forks."""
+"""The shared thread pool, through the resize: many callers at once, many threads for little work, and forks.
+
+Each test runs with the pool's own workers, and with the threads that OpenVINO lends.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,27 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from densepose_engine import _core
+from densepose_engine.backends.openvino import make_core
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 EXPECTED = _core.resize(IMAGE, 160, 200, threads=1)
+
+
+@pytest.fixture(params=["own", "borrowed"], autouse=True)
+def _workers(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.param == "borrowed":
+        make_core()
+    else:
+        _core.return_threads()
+    yield
+    _core.return_threads()
 
 
 @pytest.mark.parametrize("threads", [2, 3, 16, 256])
@@ -87,3 +103,10 @@ def test_other_python_threads_run_meanwhile() -> None:
         time.sleep(0.0005)
     worker.join()
     assert during[0] >= 3
+
+
+def test_only_a_plugin_lends_threads(tmp_path: Path) -> None:
+    for library in (tmp_path / "missing.so", _core.__file__):
+        with pytest.raises(RuntimeError, match=f"{library} has no threads to lend"):
+            _core.borrow_threads(str(library))
+    assert np.array_equal(_core.resize(IMAGE, 160, 200, threads=2), EXPECTED)

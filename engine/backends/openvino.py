@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from .. import _core
 from ..engine_file import EngineFile
 from ..errors import BackendUnavailable, BuildError, EngineFileError
 from .openvino_layers import read_layers
@@ -59,6 +60,7 @@ def make_core() -> Any:
     core = ov.Core()
     try:
         core.add_extension(str(_EXTENSION))
+        _core.borrow_threads(str(_EXTENSION))
     except RuntimeError as error:
         raise BackendUnavailable(
             f"{_EXTENSION.name} does not load in OpenVINO {_release(ov)}, it was built against another release: "
