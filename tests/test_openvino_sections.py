@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,18 @@ def test_sums_are_made_by_int8_convolutions(demo_int8_engine: Path) -> None:
     ]
     assert any(name.startswith("rpn") for name in floats)  # what a custom node reads
     assert not [name for name in floats if name.startswith(("backbone", "neck/l"))]
+
+
+def test_loading_leaves_the_locale_as_it_was(demo_engine: Path, tmp_path: Path) -> None:
+    """OpenVINO sets another one while it writes its cache."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+        for cache in ("a", "b"):
+            Engine.load(demo_engine, warm_up=0, cache_dir=tmp_path / cache).close()
+            assert locale.setlocale(locale.LC_CTYPE) == "C.UTF-8"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 def test_cutting_leaves_the_graph_as_it_was(demo_engine: Path) -> None:

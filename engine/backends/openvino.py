@@ -7,7 +7,6 @@ import importlib
 import os
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -139,18 +138,18 @@ def load(
 
 
 def _compile(core: Any, model: Any, precision: str, config: dict[str, Any], cache_dir: Path | None) -> Any:
-    """``Sections``, if it is our graph; else the whole. Several at once, because each takes but one thread."""
+    """``Sections``, if it is our graph; else the whole."""
     config = {**config, "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]}
     sections = cut(model)
     if sections is None:
         return _compile_cached(core, model, config, cache_dir)
     in_trunk = {**config, **_INT8_TRUNK} if precision == "int8" else config
 
-    def compile_section(section: Any) -> Any:
-        return _compile_cached(core, section, in_trunk if section is sections.trunk else config, cache_dir)
-
-    with ThreadPoolExecutor() as pool:
-        return sections.with_models(pool.map(compile_section, sections.models()))
+    # One after the other: OpenVINO changes the process's locale meanwhile, and several at once never change it back.
+    return sections.with_models(
+        _compile_cached(core, section, in_trunk if section is sections.trunk else config, cache_dir)
+        for section in sections.models()
+    )
 
 
 def _compile_cached(core: Any, model: Any, config: dict[str, Any], cache_dir: Path | None) -> Any:
