@@ -42,20 +42,22 @@ inline NumpyType numpy_type(DataType type) {
 }
 
 inline Tensor borrow(const py::array& array, const char* op, std::size_t index) {
-  const std::string input = "input " + std::to_string(index);
+  const auto refuse = [&](const std::string& why) { fail(op, "input " + std::to_string(index) + why); };
+  const py::dtype dtype = array.dtype();
+  const char kind = dtype.kind();
   Tensor tensor;
   bool found = false;
   for (DataType type : {DataType::kFloat32, DataType::kFloat16, DataType::kUint8, DataType::kInt8, DataType::kInt32,
                         DataType::kInt64}) {
     const NumpyType n = numpy_type(type);
-    if (array.dtype().kind() == n.kind && array.itemsize() == n.itemsize) {
+    if (kind == n.kind && array.itemsize() == n.itemsize) {
       tensor.type = type;
       found = true;
     }
   }
-  check(found, op, input + " has a dtype that no op takes: " + std::string(py::str(array.dtype())));
-  check(array.dtype().byteorder() != '>', op, input + " is big-endian; use .astype('=' + ...)");
-  check((array.flags() & py::array::c_style) != 0, op, input + " is not C-contiguous; use numpy.ascontiguousarray");
+  if (!found) refuse(" has a dtype that no op takes: " + std::string(py::str(dtype)));
+  if (dtype.byteorder() == '>') refuse(" is big-endian; use .astype('=' + ...)");
+  if (!(array.flags() & py::array::c_style)) refuse(" is not C-contiguous; use numpy.ascontiguousarray");
   for (py::ssize_t i = 0; i < array.ndim(); ++i) tensor.shape.push_back(array.shape(i));
   tensor.data = const_cast<void*>(array.data());
   return tensor;

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
+
 #: How many rows a light head is compiled for. A convolution's weights are packed once per model, so a head of heavy
 #: ones is compiled once, for any number of rows: what it loses in layouts is small beside what it computes.
-BOX_ROWS = (500, 100)
+BOX_ROWS = (1000, 300, 100)
 PEOPLE_ROWS = (4, 2, 1)
 ANY_ROWS = 0
 _LIGHT_BYTES = 8 << 20
@@ -41,8 +43,8 @@ class Sections:
     """What ``cut`` makes, and the same again with its models compiled.
 
     ``trunk``: image, sizes, max_proposals -> proposals ``[capacity, 4]``, their count ``[1]``, and the levels.
-    ``box``: -> class logits, deltas. ``detections``: logits, deltas, proposals, count of proposals, sizes, thresholds,
-    max_detections -> boxes_network, count, boxes, scores. ``people``: -> the graph's other outputs, named ``maps``.
+    ``box``: -> class logits, deltas. ``detections``: the op ``BoxDetections``, called without OpenVINO. ``people``: ->
+    the graph's other outputs, named ``maps``. ``capacity``: rows that proposals have room for.
     """
 
     trunk: Any
@@ -53,15 +55,15 @@ class Sections:
     maps: tuple[str, ...]
 
     def models(self) -> list[Any]:
-        return [self.trunk, *self.box.models.values(), self.detections, *self.people.models.values()]
+        return [self.trunk, *self.box.models.values(), *self.people.models.values()]
 
     def with_models(self, models: Iterable[Any]) -> Sections:
         """These sections, with ``models`` in the places of ``models()``."""
         rest = iter(models)
         trunk, box = next(rest), {rows: next(rest) for rows in self.box.models}
-        detections, people = next(rest), {rows: next(rest) for rows in self.people.models}
+        people = {rows: next(rest) for rows in self.people.models}
         heads = Head(box, self.box.levels), Head(people, self.people.levels)
-        return Sections(trunk, heads[0], detections, heads[1], self.capacity, self.maps)
+        return Sections(trunk, heads[0], self.detections, heads[1], self.capacity, self.maps)
 
 
 def cut(model: Any) -> Sections | None:
@@ -74,11 +76,13 @@ def cut(model: Any) -> Sections | None:
         for port in _levels(roi_align):
             if (place := _place(port)) not in levels:
                 levels.append(place)
-    capacity = -(-nodes.proposals.get_attributes()["capacity"] // max(BOX_ROWS)) * max(BOX_ROWS)
+    most = nodes.proposals.get_attributes()["capacity"]
+    box_rows = tuple(rows for rows in BOX_ROWS if rows <= most) or BOX_ROWS[-1:]
+    capacity = -(-most // box_rows[0]) * box_rows[0]
     trunk = _trunk(model, capacity, levels)
     heads = []
     maps = tuple(port.get_any_name() for port in _map_results(model))
-    for name, rows in (("box", BOX_ROWS), ("people", PEOPLE_ROWS)):
+    for name, rows in (("box", box_rows), ("people", PEOPLE_ROWS)):
         numbers = tuple(levels.index(_place(port)) for port in _levels(getattr(nodes, name)))
         shapes = [trunk.output(2 + number).get_partial_shape() for number in numbers]
         head = _head(model, name, ANY_ROWS, shapes)
@@ -87,7 +91,7 @@ def cut(model: Any) -> Sections | None:
         else:
             heads.append(Head({ANY_ROWS: head}, numbers))
     box, people = heads
-    return Sections(trunk, box, _detections(model, capacity), people, capacity, maps)
+    return Sections(trunk, box, _detections(nodes.detections), people, capacity, maps)
 
 
 def plan_rows(rows: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -174,20 +178,11 @@ def _head(model: Any, name: str, rows: int, level_shapes: Sequence[Any]) -> Any:
     return _model(outputs, parameters, name)
 
 
-def _detections(model: Any, capacity: int) -> Any:
-    clone = model.clone()
-    nodes = _CustomNodes.of(clone)
-    assert nodes is not None
-    node = nodes.detections
-    shapes = ([capacity, 2], [capacity, 4], [capacity, 4], [1])
-    parameters = [
-        _cut_input(port, shape, f"detections/{index}")
-        for index, (port, shape) in enumerate(zip(node.inputs()[: len(shapes)], shapes, strict=True))
-    ]
-    node.set_attribute("static_rows", True)
-    node.validate_and_infer_types()
-    settings = _settings(clone, ("sizes", "score_threshold", "nms_threshold", "max_detections"))
-    return _model([node.output(index) for index in (0, 3, 1, 2)], [*parameters, *settings], "detections")
+def _detections(node: Any) -> Any:
+    """The op itself: OpenVINO would take longer to call it than it runs."""
+    attributes = node.get_attributes()
+    weights = [float.fromhex(text) for text in attributes["bbox_weights_exact"].split()]
+    return _core.ops.BoxDetections(bbox_weights=weights, capacity=attributes["capacity"])
 
 
 def _settings(model: Any, names: Sequence[str]) -> list[Any]:

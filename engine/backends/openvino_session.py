@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import queue
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -167,25 +168,31 @@ class _Head:
 
 class _SectionedRequest(_OpenvinoRequest):
     def __init__(self, sections: Sections, layout: str) -> None:
-        self._trunk, self._detections = _Model(sections.trunk), _Model(sections.detections)
+        self._trunk = _Model(sections.trunk)
+        super().__init__([self._trunk], layout)
+        self._detections = sections.detections
+        self._detection_settings: dict[str, np.ndarray] = {
+            name: np.zeros(size, dtype) for name, (size, dtype) in _DETECTION_SETTINGS.items()
+        }
+        for name, array in self._detection_settings.items():
+            self._settings.setdefault(name, []).append(array)
+        self._detecting = 0.0  # seconds, of all runs
         self._box = _Head(sections.box, sections.capacity)
-        self._people = _Head(sections.people, sections.detections.output(0).shape[0])
+        self._people = _Head(sections.people, sections.detections.attributes["capacity"])
         self._names = sections.maps
-        super().__init__([self._trunk, self._detections], layout)
         self._proposal_count = np.zeros(1, np.int32)
-        trunk, detections = self._trunk.request, self._detections.request
         for index, array in enumerate((self._box.boxes, self._proposal_count)):
-            trunk.set_output_tensor(index, _share(array))
-        for index, array in enumerate((*self._box.outputs, self._box.boxes, self._proposal_count)):
-            detections.set_input_tensor(index, _share(array))
-        detections.set_output_tensor(0, _share(self._people.boxes))
-        _, self._people_count, self._boxes, self._scores = self._detections.outputs()
+            self._trunk.request.set_output_tensor(index, _share(array))
         self._fixed = not any(port.get_partial_shape().is_dynamic for port in sections.trunk.outputs)
         if self._fixed:
             self._bind()
 
     def models(self) -> list[_Model]:
         return [*super().models(), *self._box.models(), *self._people.models()]
+
+    def profile(self) -> list[LayerTime]:
+        mean = 1e3 * self._detecting / max(self._trunk.runs, 1)
+        return [*super().profile(), LayerTime("detections/BoxDetections", "BoxDetections", "densepose_engine", mean)]
 
     def _bind(self) -> None:
         levels = [self._trunk.request.get_output_tensor(i) for i in range(2, len(self._trunk.compiled.outputs))]
@@ -197,11 +204,28 @@ class _SectionedRequest(_OpenvinoRequest):
         if not self._fixed:  # levels of another size lie elsewhere
             self._bind()
         self._box.run(int(self._proposal_count[0]))
-        self._detections.run()
-        people = int(self._people_count[0])
+        boxes, scores, count = self._detect()
+        people = int(count[0])
         self._people.run(people)
         maps = {name: array[:people] for name, array in zip(self._names, self._people.outputs, strict=True)}
-        return {"boxes": self._boxes[:people], "scores": self._scores[:people], "count": self._people_count, **maps}
+        return {"boxes": boxes[:people], "scores": scores[:people], "count": count, **maps}
+
+    def _detect(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        begin = time.perf_counter()
+        settings = self._detection_settings.values()
+        proposals = (*self._box.outputs, self._box.boxes, self._proposal_count)
+        self._people.boxes[:], boxes, scores, count = self._detections(*proposals, *settings)
+        self._detecting += time.perf_counter() - begin
+        return boxes, scores, count
+
+
+# In the order of the op's inputs.
+_DETECTION_SETTINGS: dict[str, tuple[int, type]] = {
+    "sizes": (4, np.int32),
+    "score_threshold": (1, np.float32),
+    "nms_threshold": (1, np.float32),
+    "max_detections": (1, np.int32),
+}
 
 
 def _share(array: np.ndarray) -> Any:
