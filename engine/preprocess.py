@@ -6,6 +6,7 @@ Pillow is imported only where a file or a PIL image comes in.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
@@ -28,6 +29,7 @@ _EXIF_ORIENTATION = 0x0112
 # ---- sizes -----------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=64)
 def shortest_edge_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
     """The size at which the shorter side is ``min_size``, or less where the longer one would pass ``max_size``.
 
@@ -52,6 +54,7 @@ def shortest_edge_size(height: int, width: int, min_size: int, max_size: int) ->
     return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
 
 
+@functools.lru_cache(maxsize=64)
 def letterbox_size(height: int, width: int, input_height: int, input_width: int) -> tuple[int, int]:
     """The largest size of the same shape that fits into an input of ``input_height`` x ``input_width``, at least 1 x 1.
 
@@ -64,6 +67,7 @@ def letterbox_size(height: int, width: int, input_height: int, input_width: int)
     return min(max(new_height, 1), input_height), min(max(new_width, 1), input_width)
 
 
+@functools.lru_cache(maxsize=64)
 def padded_size(height: int, width: int, divisor: int) -> tuple[int, int]:
     """``height`` and ``width`` rounded up to multiples of ``divisor``, the coarsest stride; 0 and 1 pad nothing.
 

@@ -304,6 +304,11 @@ def _check_people(boxes: np.ndarray, scores: np.ndarray, image_size: tuple[int, 
 
 
 def _check(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype.type is not dtype
+        or not array.dtype.isnative
+        or array.shape != shape
+    ):
         given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise ValueError(f"{name} is {given}, it must be {np.dtype(dtype)} {shape}")
