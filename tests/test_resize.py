@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_pass_order_of_tall_pictures() -> None:
     assert not np.array_equal(one_way, other_way)
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are instruction sets of x86-64")
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
 def test_bytes_do_not_depend_on_the_instruction_set(tmp_path: Path, isa: str) -> None:
     """Processors with byte permutations take another horizontal pass; asked for less, this one takes the plain one."""
