@@ -15,7 +15,7 @@ import numpy as np
 from . import _core
 from .backends import Session, backend_module
 from .engine_file import EngineFile, read_engine_file
-from .errors import EngineFileError
+from .errors import EngineFileError, InferenceError
 from .preprocess import letterbox_size, padded_size, shortest_edge_size, to_rgb_array
 from .result import DensePoseResult
 from .stream import BoundedExecutor, stream
@@ -49,10 +49,11 @@ class Engine:
         self._model = file.model
         self.backend = file.backend
         self.precision = file.precision
-        self._num_threads = num_threads or os.cpu_count() or 1
+        self._num_threads = min(num_threads or os.cpu_count() or 1, _MOST_THREADS)
         self._num_requests = num_requests
         self._executor: BoundedExecutor | None = None
         self._lock = threading.Lock()
+        self._closed = False
         try:
             data = file.model["input"]
             self._input_size: tuple[int, int] | None = tuple(data["size"]) if data["size"] else None
@@ -125,9 +126,14 @@ class Engine:
                 profile=profile,
             )
             engine = cls(session, file, num_threads, num_requests)
+            engine._warm_up(warm_up)
         except EngineFileError as error:
             raise EngineFileError(f"{path}: {error}") from error
-        engine._warm_up(warm_up)
+        except (ArithmeticError, InferenceError, LookupError, MemoryError, TypeError, ValueError) as error:
+            # Arguments were checked above: what is left is a graph that is not what the manifest says.
+            raise EngineFileError(
+                f"{path}: its graph and its manifest do not fit ({error!r}); build it again"
+            ) from error
         return engine
 
     @overload
@@ -177,8 +183,10 @@ class Engine:
         Raises:
             TypeError, ValueError: an argument is not what it should be.
             ImageError: a file cannot be read as a picture.
-            InferenceError: the runtime failed; the engine can still be used.
+            InferenceError: the runtime failed. The engine can still be used, but after a failure for want of memory a
+                dynamic engine should be loaded again: OpenVINO may be left in disorder.
         """
+        self._check_open()
         settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
         if isinstance(image, (list, tuple)):
             return [self._infer(to_rgb_array(one), settings) for one in image]
@@ -207,8 +215,7 @@ class Engine:
         """
         settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
         with self._lock:
-            if self._session is None:
-                raise ValueError("this engine is closed; load it again")
+            self._check_open()
             if self._executor is None:
                 self._executor = BoundedExecutor(self._num_requests)
             executor = self._executor
@@ -243,8 +250,7 @@ class Engine:
             depth = self._num_requests
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
             raise ValueError(f"depth must be an integer of at least 1, not {depth!r}")
-        if self._session is None:
-            raise ValueError("this engine is closed; load it again")
+        self._check_open()
         settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
         return stream(lambda frame: self._infer(to_rgb_array(frame), settings), frames, depth)
 
@@ -261,10 +267,12 @@ class Engine:
     def close(self) -> None:
         """Wait for what ``infer_async`` began and free the compiled graph; ``infer`` raises ValueError afterwards."""
         with self._lock:
+            self._closed = True
             executor, self._executor = self._executor, None
-            session, self._session = self._session, None
         if executor is not None:
             executor.close()
+        with self._lock:
+            session, self._session = self._session, None
         if session is not None:
             session.close()
 
@@ -279,6 +287,10 @@ class Engine:
     def __repr__(self) -> str:
         size = "dynamic" if self._input_size is None else "{}x{}".format(*self._input_size)
         return f"Engine({self._model.get('architecture', '?')}, {self.backend}, {self.precision}, input {size})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("this engine is closed; load it again")
 
     def _settings(
         self, score: float | None, nms: float | None, people: int | None, proposals: int | None
@@ -303,18 +315,19 @@ class Engine:
         return shortest_edge_size(height, width, self._min_size, self._max_size)
 
     def _infer(self, rgb: np.ndarray, settings: dict[str, float | int]) -> DensePoseResult:
-        if self._session is None:
+        session = self._session  # close() may take it away meanwhile
+        if session is None:
             raise ValueError("this engine is closed; load it again")
         height, width = rgb.shape[:2]
         resized = self._resized_size(height, width)
         padded = self._input_size or padded_size(*resized, self._divisor)
-        with self._session.request() as request:
+        with session.request() as request:
             image = request.image(*padded)
             if self._quantization:
                 scale, zero_point = self._quantization
                 _core.preprocess_to_bytes(rgb, *resized, self._mean, image, scale, zero_point, self._num_threads)
             else:
-                layout = self._session.image_layout
+                layout = session.image_layout
                 _core.preprocess(rgb, *resized, self._mean, image, layout=layout, threads=self._num_threads)
             return self._result(request.run({"sizes": (*resized, height, width), **settings}), (height, width))
 
@@ -342,5 +355,6 @@ class Engine:
             self.infer(grey, score_threshold=0, nms_threshold=1, max_people=count)
 
 
+_MOST_THREADS = 256  # that preprocessing and charts can make use of
 _SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
 _GRAPH_NAMES = {"max_people": "max_detections"}

@@ -295,3 +295,28 @@ def test_moving_the_file_away_after_loading_is_fine(demo_engine: Path, rgb: np.n
     engine = Engine.load(copy, cache_dir=None, warm_up=0)
     copy.unlink()
     assert len(engine.infer(rgb, score_threshold=0.5)) == 1
+
+
+@pytest.mark.parametrize("size", [[1], [-3, 4], ["a", "b"], [320, 449]])
+def test_a_manifest_that_does_not_fit_its_graph_is_an_engine_error(
+    size: list[object], demo_engine: Path, tmp_path: Path
+) -> None:
+    file = read_engine_file(demo_engine)
+    file.model["input"]["size"] = size
+    write_engine_file(tmp_path / "other.engine", file)
+    with pytest.raises(EngineFileError, match=r"other\.engine.*manifest"):
+        Engine.load(tmp_path / "other.engine", warm_up=1, cache_dir=None)
+
+
+def test_an_interrupted_call_leaves_no_settings_behind(demo_engine: Path, rgb: np.ndarray) -> None:
+    class Interrupted(dict):  # type: ignore[type-arg]
+        def items(self) -> object:
+            yield next(iter(super().items()))
+            raise KeyboardInterrupt
+
+    with Engine.load(demo_engine, warm_up=0, cache_dir=None, num_requests=1) as engine:
+        assert engine._session is not None
+        before = engine.infer(rgb)
+        with engine._session.request() as request, pytest.raises(KeyboardInterrupt):
+            request.run(Interrupted(score_threshold=0.99, max_proposals=1))
+        assert engine.infer(rgb) == before

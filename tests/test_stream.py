@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from densepose_engine import DensePoseResult, Engine
 from densepose_engine.stream import BoundedExecutor, stream
@@ -205,3 +206,27 @@ def test_a_closed_engine_takes_no_more_frames(demo_engine: Path) -> None:
     with pytest.raises(ValueError, match="closed"):
         engine.stream([])
     engine.close()
+
+
+def test_closing_waits_for_what_was_begun(demo_engine: Path, tmp_path: Path) -> None:
+    """Also for a file that nobody has decoded yet. Whoever is inside ``infer`` gets a result or a sentence."""
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (900, 1200, 3), np.uint8)).save(tmp_path / "large.png")
+    engine = Engine.load(demo_engine, warm_up=0, num_requests=2)
+    futures = [engine.infer_async(tmp_path / "large.png") for _ in range(2)]
+    said: list[str] = []
+
+    def infer() -> None:
+        try:
+            while True:
+                engine.infer(np.zeros((40, 60, 3), np.uint8))
+        except ValueError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=infer, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    engine.close()
+    assert [future.result().image_size for future in futures] == [(900, 1200)] * 2
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(said) == 4 and all("closed" in sentence for sentence in said)

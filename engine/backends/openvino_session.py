@@ -71,6 +71,7 @@ class _OpenvinoRequest:
 
     def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
         if inputs != self._last:  # mostly they are those of the frame before
+            self._last = {}  # whoever is interrupted here leaves some of each
             for name, value in inputs.items():
                 for array in self._settings[name]:
                     array[:] = value
@@ -241,18 +242,23 @@ class OpenvinoSession:
         takes_bytes = first.input("image").get_element_type() == importlib.import_module("openvino").Type.u8
         self.image_layout = "NHWC" if takes_bytes else "NCHW"
         make = _SectionedRequest if isinstance(compiled, Sections) else _WholeRequest
-        self._free: queue.LifoQueue[_OpenvinoRequest] = queue.LifoQueue()
+        self._free: queue.LifoQueue[_OpenvinoRequest | None] = queue.LifoQueue()
         for _ in range(num_requests):
             self._free.put(make(compiled, self.image_layout))
 
     @contextlib.contextmanager
     def request(self) -> Iterator[_OpenvinoRequest]:
         request = self._free.get()
+        if request is None:
+            self._free.put(None)  # for whoever else waits
+            raise ValueError("this engine is closed; load it again")
         try:
             yield request
         finally:
             self._free.put(request)
 
     def close(self) -> None:
-        while not self._free.empty():
-            self._free.get_nowait()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._free.get_nowait()
+        self._free.put(None)

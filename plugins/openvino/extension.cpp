@@ -2,8 +2,8 @@
 #include <tbb/parallel_for.h>
 
 #include <array>
-#include <cstdio>
-#include <cstdlib>
+#include <charconv>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <openvino/core/extension.hpp>
@@ -125,22 +125,35 @@ class AttributesForOpenvino {
  private:
   void exact(const char* name, float* values, std::size_t count) {
     std::string before;
-    for (std::size_t i = 0; i < count; ++i) {
-      std::array<char, 32> text{};
-      std::snprintf(text.data(), text.size(), i ? " %a" : "%a", static_cast<double>(values[i]));
-      before += text.data();
-    }
+    for (std::size_t i = 0; i < count; ++i) before += (i ? " " : "") + to_text(values[i]);
     std::string after = before;
     visitor_.on_attribute(std::string(name) + "_exact", after);
     if (after == before || after.empty()) return;
     const char* cursor = after.c_str();
-    for (std::size_t i = 0; i < count; ++i) {
-      char* end = nullptr;
-      const double value = std::strtod(cursor, &end);
-      OPENVINO_ASSERT(end != cursor, "attribute ", name, "_exact is damaged");
-      values[i] = static_cast<float>(value);
-      cursor = end;
-    }
+    for (std::size_t i = 0; i < count; ++i)
+      OPENVINO_ASSERT(read_text(&cursor, &values[i]), "attribute ", name, "_exact is damaged");
+  }
+
+  // Hexadecimal, as "%a" writes it, but whatever the locale: in some the point is a comma.
+  static std::string to_text(float value) {
+    std::array<char, 32> text{};
+    const float size = value < 0 ? -value : value;
+    const auto end = std::to_chars(text.data(), text.data() + text.size(), size, std::chars_format::hex).ptr;
+    return (value < 0 ? "-0x" : "0x") + std::string(text.data(), end);
+  }
+
+  static bool read_text(const char** cursor, float* value) {
+    const char* text = *cursor;
+    while (*text == ' ') ++text;
+    const bool negative = *text == '-';
+    if (negative) ++text;
+    if (text[0] != '0' || text[1] != 'x') return false;
+    text += 2;
+    const auto result = std::from_chars(text, text + std::strlen(text), *value, std::chars_format::hex);
+    if (result.ec != std::errc()) return false;
+    if (negative) *value = -*value;
+    *cursor = result.ptr;
+    return true;
   }
 
   ov::AttributeVisitor& visitor_;
