@@ -15,7 +15,7 @@ import numpy as np
 from . import _core
 from .backends import Session, backend_module
 from .engine_file import EngineFile, read_engine_file
-from .errors import EngineFileError, InferenceError
+from .errors import CLOSED, EngineFileError, InferenceError
 from .preprocess import letterbox_size, padded_size, shortest_edge_size, to_rgb_array
 from .result import DensePoseResult
 from .stream import BoundedExecutor, stream
@@ -290,7 +290,7 @@ class Engine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("this engine is closed; load it again")
+            raise ValueError(CLOSED)
 
     def _settings(
         self, score: float | None, nms: float | None, people: int | None, proposals: int | None
@@ -317,7 +317,7 @@ class Engine:
     def _infer(self, rgb: np.ndarray, settings: dict[str, float | int]) -> DensePoseResult:
         session = self._session  # close() may take it away meanwhile
         if session is None:
-            raise ValueError("this engine is closed; load it again")
+            raise ValueError(CLOSED)
         height, width = rgb.shape[:2]
         resized = self._resized_size(height, width)
         padded = self._input_size or padded_size(*resized, self._divisor)

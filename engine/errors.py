@@ -5,6 +5,9 @@ Wrong arguments (a type, a range) are plain ``TypeError`` and ``ValueError``.
 
 from __future__ import annotations
 
+#: What a ValueError says of an engine that was closed.
+CLOSED = "this engine is closed; load it again"
+
 
 class DensePoseEngineError(Exception):
     """Base of all errors that this package raises on purpose."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .errors import CLOSED
+
 if TYPE_CHECKING:
     from .preprocess import Picture
     from .result import DensePoseResult
@@ -33,7 +35,7 @@ class BoundedExecutor:
             future = self._pool.submit(task)
         except RuntimeError as error:  # it was closed while we waited
             self._room.release()
-            raise ValueError("this engine is closed; load it again") from error
+            raise ValueError(CLOSED) from error
         future.add_done_callback(lambda _: self._room.release())
         return future
 

@@ -85,11 +85,9 @@ def cut(model: Any) -> Sections | None:
     for name, rows in (("box", box_rows), ("people", PEOPLE_ROWS)):
         numbers = tuple(levels.index(_place(port)) for port in _levels(getattr(nodes, name)))
         shapes = [trunk.output(2 + number).get_partial_shape() for number in numbers]
-        head = _head(model, name, ANY_ROWS, shapes)
-        if _constant_bytes(head) <= _LIGHT_BYTES:
-            heads.append(Head({count: _head(model, name, count, shapes) for count in rows}, numbers))
-        else:
-            heads.append(Head({ANY_ROWS: head}, numbers))
+        head = _head(model, name, shapes)
+        light = _constant_bytes(head) <= _LIGHT_BYTES
+        heads.append(Head({count: _of_rows(head, count) for count in rows} if light else {ANY_ROWS: head}, numbers))
     box, people = heads
     return Sections(trunk, box, _detections(nodes.detections), people, capacity, maps)
 
@@ -161,12 +159,13 @@ def _trunk(model: Any, capacity: int, levels: Sequence[tuple[str, int]]) -> Any:
     return _model(outputs, _settings(clone, ("image", "sizes", "max_proposals")), "trunk")
 
 
-def _head(model: Any, name: str, rows: int, level_shapes: Sequence[Any]) -> Any:
+def _head(model: Any, name: str, level_shapes: Sequence[Any]) -> Any:
+    """For any number of rows."""
     clone = model.clone()
     nodes = _CustomNodes.of(clone)
     assert nodes is not None
     roi_align = getattr(nodes, name)
-    shapes = [*level_shapes, [rows or -1, 4], [1]]
+    shapes = [*level_shapes, [-1, 4], [1]]
     parameters = [
         _cut_input(port, shape, f"{name}/{index}")
         for index, (port, shape) in enumerate(zip(roi_align.inputs(), shapes, strict=True))
@@ -176,6 +175,12 @@ def _head(model: Any, name: str, rows: int, level_shapes: Sequence[Any]) -> Any:
     else:
         outputs = [port.get_node().input(0).get_source_output() for port in _map_results(clone)]
     return _model(outputs, parameters, name)
+
+
+def _of_rows(head: Any, rows: int) -> Any:
+    fixed = head.clone()
+    fixed.reshape({len(fixed.inputs) - 2: [rows, 4]})
+    return fixed
 
 
 def _detections(node: Any) -> Any:

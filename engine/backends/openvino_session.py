@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from ..errors import InferenceError
 from . import LayerTime
 from .openvino_sections import ANY_ROWS, Head, Sections, plan_rows
+from .request_pool import RequestPool
 
 
 def first_lines(error: Exception, most: int = 6) -> str:
@@ -43,28 +43,21 @@ class _Model:
             if name != "image"
         }
 
-    def outputs(self) -> list[np.ndarray]:
-        return [self.request.get_output_tensor(index).data for index in range(len(self.compiled.outputs))]
-
 
 class _OpenvinoRequest:
-    """See ``backends.Request``. The first of ``models`` takes the image, any of them settings."""
+    """See ``backends.Request``. ``first``, compiled, takes the image and begins every run."""
 
-    def __init__(self, models: Sequence[_Model], layout: str) -> None:
-        self._models = models
+    def __init__(self, first: Any, layout: str) -> None:
+        self._first = _Model(first)
         self._layout = layout
-        self._settings: dict[str, list[np.ndarray]] = {}
-        for model in models:
-            for name, array in model.settings().items():
-                self._settings.setdefault(name, []).append(array)
-
+        self._settings = {name: [array] for name, array in self._first.settings().items()}
         self._last: Mapping[str, float | Sequence[int]] = {}
         self._image = np.zeros(0)
 
     def image(self, height: int, width: int) -> np.ndarray:
         shape = (1, height, width, 3) if self._layout == "NHWC" else (1, 3, height, width)
         if self._image.shape != shape:
-            tensor = self._models[0].request.get_tensor("image")
+            tensor = self._first.request.get_tensor("image")
             tensor.shape = shape
             self._image = tensor.data
         return self._image
@@ -85,14 +78,16 @@ class _OpenvinoRequest:
         raise NotImplementedError
 
     def models(self) -> list[_Model]:
-        return list(self._models)
+        return [self._first]
 
     def profile(self) -> list[LayerTime]:
-        frames = self._models[0].runs
+        frames = self._first.runs
         found: dict[str, LayerTime] = {}
         # OpenVINO tells a layer's mean over all requests of its model; a head has a model for every size.
-        for compiled in {id(model.compiled): model.compiled for model in self.models()}.values():
-            models = [model for model in self.models() if model.compiled is compiled]
+        requests: dict[int, list[_Model]] = {}
+        for model in self.models():
+            requests.setdefault(id(model.compiled), []).append(model)
+        for models in requests.values():
             runs = sum(model.runs for model in models)
             for layer in models[0].request.profiling_info if runs else ():
                 before = found[layer.node_name].milliseconds if layer.node_name in found else 0.0
@@ -103,13 +98,12 @@ class _OpenvinoRequest:
 
 class _WholeRequest(_OpenvinoRequest):
     def __init__(self, compiled: Any, layout: str) -> None:
-        super().__init__([_Model(compiled)], layout)
+        super().__init__(compiled, layout)
         self._names = [port.get_any_name() for port in compiled.outputs]
 
     def _run(self) -> dict[str, np.ndarray]:
-        (model,) = self._models
-        model.run()
-        return dict(zip(self._names, model.outputs(), strict=True))
+        self._first.run()
+        return {name: self._first.request.get_output_tensor(i).data for i, name in enumerate(self._names)}
 
 
 class _Head:
@@ -128,18 +122,16 @@ class _Head:
         ]
         self._features: list[Any] = []
         self._models: dict[tuple[int, int], _Model] = {}
-        self._any_rows = _Model(head.models[ANY_ROWS]) if ANY_ROWS in head.models else None
 
     def models(self) -> list[_Model]:
         """What has been run."""
-        return [*self._models.values(), *([self._any_rows] if self._any_rows else [])]
+        return list(self._models.values())
 
     def bind(self, levels: Sequence[Any]) -> None:
         """``levels``: the trunk's output tensors."""
         self._features = [levels[number] for number in self._levels]
         for model in self.models():
-            for index, feature in enumerate(self._features):
-                model.request.set_input_tensor(index, feature)
+            self._bind_features(model)
 
     def run(self, rows: int) -> None:
         """The first ``rows`` of ``outputs``, from those of ``boxes``."""
@@ -149,28 +141,30 @@ class _Head:
             model.run()
 
     def _model(self, start: int, size: int) -> _Model:
-        if self._any_rows is not None:
-            self._bind_rows(self._any_rows, start, size)
-            return self._any_rows
         # What a model reads and writes never changes: to tell it again each time would cost as much as a small layer.
-        if (start, size) not in self._models:
-            model = self._models[start, size] = _Model(self._compiled[size])
-            self._bind_rows(model, start, size)
-        return self._models[start, size]
-
-    def _bind_rows(self, model: _Model, start: int, size: int) -> None:
-        for index, feature in enumerate(self._features):
-            model.request.set_input_tensor(index, feature)
+        # Only one for any number of rows has to be told how many.
+        any_rows = ANY_ROWS in self._sizes
+        key = (0, ANY_ROWS) if any_rows else (start, size)
+        if key not in self._models:
+            model = self._models[key] = _Model(self._compiled[key[1]])
+            self._bind_features(model)
+            model.request.set_input_tensor(len(self._levels) + 1, _share(model.count))
+        elif not any_rows:
+            return self._models[key]
+        model = self._models[key]
         model.request.set_input_tensor(len(self._levels), _share(self.boxes[start : start + size]))
-        model.request.set_input_tensor(len(self._levels) + 1, _share(model.count))
         for index, output in enumerate(self.outputs):
             model.request.set_output_tensor(index, _share(output[start : start + size]))
+        return model
+
+    def _bind_features(self, model: _Model) -> None:
+        for index, feature in enumerate(self._features):
+            model.request.set_input_tensor(index, feature)
 
 
 class _SectionedRequest(_OpenvinoRequest):
     def __init__(self, sections: Sections, layout: str) -> None:
-        self._trunk = _Model(sections.trunk)
-        super().__init__([self._trunk], layout)
+        super().__init__(sections.trunk, layout)
         self._detections = sections.detections
         self._detection_settings: dict[str, np.ndarray] = {
             name: np.zeros(size, dtype) for name, (size, dtype) in _DETECTION_SETTINGS.items()
@@ -183,7 +177,7 @@ class _SectionedRequest(_OpenvinoRequest):
         self._names = sections.maps
         self._proposal_count = np.zeros(1, np.int32)
         for index, array in enumerate((self._box.boxes, self._proposal_count)):
-            self._trunk.request.set_output_tensor(index, _share(array))
+            self._first.request.set_output_tensor(index, _share(array))
         self._fixed = not any(port.get_partial_shape().is_dynamic for port in sections.trunk.outputs)
         if self._fixed:
             self._bind()
@@ -192,16 +186,16 @@ class _SectionedRequest(_OpenvinoRequest):
         return [*super().models(), *self._box.models(), *self._people.models()]
 
     def profile(self) -> list[LayerTime]:
-        mean = 1e3 * self._detecting / max(self._trunk.runs, 1)
+        mean = 1e3 * self._detecting / max(self._first.runs, 1)
         return [*super().profile(), LayerTime("detections/BoxDetections", "BoxDetections", "densepose_engine", mean)]
 
     def _bind(self) -> None:
-        levels = [self._trunk.request.get_output_tensor(i) for i in range(2, len(self._trunk.compiled.outputs))]
+        levels = [self._first.request.get_output_tensor(i) for i in range(2, len(self._first.compiled.outputs))]
         for head in (self._box, self._people):
             head.bind(levels)
 
     def _run(self) -> dict[str, np.ndarray]:
-        self._trunk.run()
+        self._first.run()
         if not self._fixed:  # levels of another size lie elsewhere
             self._bind()
         self._box.run(int(self._proposal_count[0]))
@@ -241,24 +235,11 @@ class OpenvinoSession:
         first = compiled.trunk if isinstance(compiled, Sections) else compiled
         takes_bytes = first.input("image").get_element_type() == importlib.import_module("openvino").Type.u8
         self.image_layout = "NHWC" if takes_bytes else "NCHW"
-        make = _SectionedRequest if isinstance(compiled, Sections) else _WholeRequest
-        self._free: queue.LifoQueue[_OpenvinoRequest | None] = queue.LifoQueue()
-        for _ in range(num_requests):
-            self._free.put(make(compiled, self.image_layout))
+        make: type[_OpenvinoRequest] = _SectionedRequest if isinstance(compiled, Sections) else _WholeRequest
+        self._pool = RequestPool(make(compiled, self.image_layout) for _ in range(num_requests))
 
-    @contextlib.contextmanager
-    def request(self) -> Iterator[_OpenvinoRequest]:
-        request = self._free.get()
-        if request is None:
-            self._free.put(None)  # for whoever else waits
-            raise ValueError("this engine is closed; load it again")
-        try:
-            yield request
-        finally:
-            self._free.put(request)
+    def request(self) -> AbstractContextManager[_OpenvinoRequest]:
+        return self._pool.request()
 
     def close(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._free.get_nowait()
-        self._free.put(None)
+        self._pool.close()

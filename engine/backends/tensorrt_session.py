@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import BackendUnavailable, InferenceError
+from .request_pool import RequestPool
 
 
 @dataclass(frozen=True)
@@ -253,25 +254,19 @@ class TensorrtSession:
         """``errors``: where TensorRT's logger puts what goes wrong, the last at the end."""
         self._gpu = gpu
         self._runtime, self._engine = runtime, engine
-        self._free: queue.LifoQueue[TensorrtRequest] = queue.LifoQueue()
+        said = errors if errors is not None else deque()
         with gpu.current():
-            for _ in range(num_requests):
-                self._free.put(TensorrtRequest(trt, gpu, engine, errors if errors is not None else deque()))
+            self._pool = RequestPool(TensorrtRequest(trt, gpu, engine, said) for _ in range(num_requests))
 
-    @contextlib.contextmanager
-    def request(self) -> Iterator[TensorrtRequest]:
-        request = self._free.get()
-        try:
-            yield request
-        finally:
-            self._free.put(request)
+    def request(self) -> AbstractContextManager[TensorrtRequest]:
+        return self._pool.request()
 
     def close(self) -> None:
         if self._engine is None:
             return
         with self._gpu.current():
-            while not self._free.empty():
-                self._free.get_nowait().close()
+            for request in self._pool.close():
+                request.close()
             # In this order, and while the context is there.
             self._engine = None
             self._runtime = None

@@ -1,6 +1,4 @@
 // Every op of csrc/ops.h as an OpenVINO operation. Nothing here knows a particular op.
-#include <tbb/parallel_for.h>
-
 #include <array>
 #include <charconv>
 #include <cstring>
@@ -17,6 +15,7 @@
 #include <vector>
 
 #include "ops.h"
+#include "threads.h"
 
 namespace densepose {
 namespace {
@@ -25,8 +24,7 @@ namespace {
 class OpenvinoThreads final : public Parallel {
  protected:
   void run(std::int64_t count, std::int64_t grain, const void* body, Invoke invoke) const override {
-    tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, count, static_cast<std::size_t>(grain)),
-                      [=](const tbb::blocked_range<std::int64_t>& range) { invoke(body, range.begin(), range.end()); });
+    run_on_openvino_threads(count, grain, body, invoke);
   }
 };
 

@@ -1,4 +1,7 @@
-// OpenVINO's threads, lent to the engine's work before and after the graph (see borrow_threads in thread_pool.h).
+// OpenVINO's threads: for ops inside the graph, and lent to the engine's work before and after it (see borrow_threads
+// in thread_pool.h).
+#include "threads.h"
+
 #include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
@@ -25,13 +28,17 @@ tbb::task_arena& arena_of(int threads) {
 }
 
 }  // namespace
+
+void run_on_openvino_threads(std::int64_t count, std::int64_t grain, const void* body,
+                             void (*invoke)(const void* body, std::int64_t begin, std::int64_t end)) {
+  tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, count, static_cast<std::size_t>(grain)),
+                    [=](const tbb::blocked_range<std::int64_t>& range) { invoke(body, range.begin(), range.end()); });
+}
+
 }  // namespace densepose
 
 extern "C" __attribute__((visibility("default"))) void densepose_run_parallel(
     int threads, std::int64_t count, std::int64_t grain, const void* body,
     void (*invoke)(const void* body, std::int64_t begin, std::int64_t end)) {
-  densepose::arena_of(threads).execute([&] {
-    tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, count, static_cast<std::size_t>(grain)),
-                      [=](const tbb::blocked_range<std::int64_t>& range) { invoke(body, range.begin(), range.end()); });
-  });
+  densepose::arena_of(threads).execute([=] { densepose::run_on_openvino_threads(count, grain, body, invoke); });
 }
