@@ -9,8 +9,8 @@ TORCH ?= torch==2.13.0
 BUILD_REQUIREMENTS := $(shell $(PYTHON) -c "import tomllib; print(*[repr(r) for r in tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires']])")
 export PATH := $(abspath $(BIN)):$(PATH)
 
-CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/*.cuh plugins/*/*.h plugins/*/*.cpp tests/native/*.cpp deploy/*/*.cpp)
-SOURCES := $(wildcard csrc/* plugins/*/* cmake/* CMakeLists.txt setup.py pyproject.toml)
+CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh plugins/*/*.h plugins/*/*.cpp tests/native/*.cpp deploy/*/*.cpp)
+SOURCES := $(wildcard csrc/*.h csrc/*/* plugins/*/* cmake/* CMakeLists.txt setup.py pyproject.toml)
 
 .PHONY: all test test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 demo bench-ops lint format build clean
 all: build
