@@ -1,6 +1,5 @@
-// Boxes as detectron2 computes with them (structures/boxes.py,
-// modeling/box_regression.py), in float32 and in the same order of operations,
-// so that a comparison against a threshold falls the same way.
+// Boxes as detectron2 computes with them (structures/boxes.py, modeling/box_regression.py), in float32 and in the same
+// order of operations, so that a comparison against a threshold falls the same way.
 #pragma once
 
 #include <cmath>
@@ -23,8 +22,7 @@ DENSEPOSE_HD void store_box(const Box& b, float* p) {
   p[3] = b.y1;
 }
 
-// Not fmaxf() and fminf(), which pay for a promise about NaN with a function
-// call. Of a NaN and a number, the second.
+// Not fmaxf() and fminf(), which pay for a promise about NaN with a function call. Of a NaN and a number, the second.
 DENSEPOSE_HD float larger(float a, float b) { return a > b ? a : b; }
 DENSEPOSE_HD float smaller(float a, float b) { return a < b ? a : b; }
 
@@ -56,12 +54,10 @@ DENSEPOSE_HD float iou(const Box& a, const Box& b) {
   return intersection / (area(a) + area(b) - intersection);
 }
 
-// A log-scale delta above this is clamped: log(1000 / 16), a 16-pixel anchor
-// grown to 1000 pixels.
+// A log-scale delta above this is clamped: log(1000 / 16), a 16-pixel anchor grown to 1000 pixels.
 inline constexpr float kMaxLogScale = 4.135166556742356f;
 
-// Applies regression deltas (dx, dy, dw, dh) to a box; a NaN delta gives a box
-// with NaNs.
+// Applies regression deltas (dx, dy, dw, dh) to a box; a NaN delta gives a box with NaNs.
 DENSEPOSE_HD Box apply_deltas(const Box& b, const float deltas[4], const float weights[4]) {
   const float width = b.x1 - b.x0;
   const float height = b.y1 - b.y0;
@@ -79,8 +75,7 @@ DENSEPOSE_HD Box apply_deltas(const Box& b, const float deltas[4], const float w
           new_center_y + 0.5f * new_height};
 }
 
-// The anchor at grid position (row, column): a cell anchor shifted by whole
-// strides from the first position.
+// The anchor at grid position (row, column): a cell anchor shifted by whole strides from the first position.
 DENSEPOSE_HD Box anchor_at(const float cell_anchor[4], std::int64_t row, std::int64_t column, std::int64_t stride,
                            float offset) {
   const float first = offset * static_cast<float>(stride);

@@ -1,5 +1,5 @@
-// The input `sizes` of the ops that clip boxes: int32 [4], height and width of
-// the resized picture, then of the original.
+// The input `sizes` of the ops that clip boxes: int32 [4], height and width of the resized picture, then of the
+// original.
 #pragma once
 
 #include "core/op.h"

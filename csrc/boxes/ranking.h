@@ -1,5 +1,5 @@
-// Ranking by score as torch does it: from the largest down, NaN above
-// everything, and for equal scores (0 and -0 are equal) the lower index first.
+// Ranking by score as torch does it: from the largest down, NaN above everything, and for equal scores (0 and -0 are
+// equal) the lower index first.
 #pragma once
 
 #include <cstdint>

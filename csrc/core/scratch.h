@@ -48,7 +48,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  // Uninitialised room for `count` elements, 64-byte aligned, valid until reset(). Not for use inside a parallel body.
+  // Uninitialized room for `count` elements, 64-byte aligned, valid until reset(). Not for use inside a parallel body.
   template <class T>
   T* take(std::size_t count) {
     static_assert(std::is_trivially_destructible_v<T>, "scratch memory is never destroyed element by element");

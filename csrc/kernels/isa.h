@@ -1,6 +1,5 @@
-// Which instruction set the hot loops run in: the best that this processor has,
-// found once. The environment variable DENSEPOSE_ISA=baseline|avx2|avx512 asks
-// for a lower one.
+// Which instruction set the hot loops run in: the best that this processor has, found once. The environment variable
+// DENSEPOSE_ISA=baseline|avx2|avx512 asks for a lower one.
 #pragma once
 
 #include "kernels/kernels.h"

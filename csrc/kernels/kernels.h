@@ -12,18 +12,16 @@
 
 namespace densepose {
 
-// For each bin of one axis of a RoI, which source pixels it reads: bin p
-// averages index[t], weighted by weight[t], for the taps t in [first[p],
-// first[p + 1]).
+// For each bin of one axis of a RoI, which source pixels it reads: bin p averages index[t], weighted by weight[t], for
+// the taps t in [first[p], first[p + 1]).
 struct AxisTaps {
   std::int32_t* first;
   std::int32_t* index;
   float* weight;
 };
 
-// The same with the bins' first taps adjacent, then their second ones, and so
-// on: tap t of bin p stands at t * stride + p, and each bin has `depth` taps.
-// Those that a bin does not need have index -1. `stride` is a multiple of
+// The same with the bins' first taps adjacent, then their second ones, and so on: tap t of bin p stands at t * stride +
+// p, and each bin has `depth` taps. Those that a bin does not need have index -1. `stride` is a multiple of
 // kBinPadding.
 struct InterleavedTaps {
   std::int32_t* index;
@@ -40,8 +38,7 @@ struct RowTaps {
   std::int32_t count;
 };
 
-// Scores as rows of adjacent ones, `stride` apart: planes of a planar tensor,
-// pixels of one with adjacent channels.
+// Scores as rows of adjacent ones, `stride` apart: planes of a planar tensor, pixels of one with adjacent channels.
 struct ScoreRows {
   const float* data;
   std::int64_t rows, width, stride;
@@ -54,29 +51,25 @@ struct BoxColumns {
 };
 inline constexpr std::int64_t kBoxBlock = 64;  // boxes that find_overlap() compares with another at a time
 
-// Horizontal bilinear taps of every pixel of an output row: where in a row of
-// the map its two neighbours are.
+// Horizontal bilinear taps of every pixel of an output row: where in a row of the map its two neighbors are.
 struct PixelTaps {
   const std::int32_t *low, *high;
   const float *low_weight, *high_weight;
 };
-// Rows of pixels are readable and writable up to a multiple of kPixelPadding,
-// and so are their taps, in ascending order. The last row of a map is readable
-// up to kMapPadding beyond its end.
+// Rows of pixels are readable and writable up to a multiple of kPixelPadding, and so are their taps, in ascending
+// order. The last row of a map is readable up to kMapPadding beyond its end.
 inline constexpr std::int64_t kPixelPadding = 16;
 inline constexpr std::int64_t kMapPadding = 48;
 // Which channels may have the largest value is told for this many pixels together: bit c % 32 stands for channel c.
 inline constexpr std::int64_t kContenderBlock = 16;
 
-// A matrix of units, each `unit` adjacent floats; its rows are `stride` floats
-// apart.
+// A matrix of units, each `unit` adjacent floats; its rows are `stride` floats apart.
 struct Units {
   const float* data;
   std::int64_t stride, rows, columns, unit;
 };
 
-// The two rows of a map that an output row lies between, their weights, and
-// where their channels are.
+// The two rows of a map that an output row lies between, their weights, and where their channels are.
 struct RowPair {
   const float *low, *high;
   float low_weight, high_weight;
@@ -84,7 +77,7 @@ struct RowPair {
 };
 
 // What sample_row() has found in a pair of rows: a pixel's value in each, between
-// its neighbours, in the channel that the label names.
+// its neighbors, in the channel that the label names.
 struct Samples {
   float *low, *high;
   std::uint8_t* labels;
@@ -103,23 +96,20 @@ struct Kernels {
 
   // The arrays below are indexed by DataType: float32, float16, uint8, int8.
 
-  // out[i] = sum over the taps of weight * source[index * row_stride + i], for
-  // i < length.
+  // out[i] = sum over the taps of weight * source[index * row_stride + i], for i < length.
   void (*combine_rows[4])(const void* source, std::int64_t row_stride, RowTaps taps, std::int64_t length, float* out);
 
-  // Features with adjacent channels: out[q][c] = bias[q] + sum over the taps of
-  // bin q of weight * row[index][c].
+  // Features with adjacent channels: out[q][c] = bias[q] + sum over the taps of bin q of weight * row[index][c].
   void (*pool_pixels[4])(const float* row, AxisTaps taps, std::int64_t bins, std::int64_t channels, const float* bias,
                          void* out);
 
-  // Planar features, a row of bins of all channels: for each plane,
-  // combine_rows(), then out[q] = bias[q] + sum over the taps of bin q of
-  // weight * row[index].
+  // Planar features, a row of bins of all channels: for each plane, combine_rows(), then out[q] = bias[q] + sum over
+  // the taps of bin q of weight * row[index].
   void (*pool_planes[4])(const Planes& planes, RowTaps rows, InterleavedTaps columns, const float* bias, float* row,
                          void* out);
 
-  // Writes the positions of the values that are not below a threshold (of NaN,
-  // too), row * scores.width + column, and returns how many there are.
+  // Writes the positions of the values that are not below a threshold (of NaN, too), row * scores.width + column, and
+  // returns how many there are.
   std::int64_t (*find_not_below)(ScoreRows scores, float threshold, std::uint32_t* positions);
 
   // The first box at or after `begin` whose intersection with any of kBoxBlock candidates exceeds `bound` times their
@@ -142,8 +132,8 @@ struct Kernels {
   void (*resample_rows)(RowPair rows, PixelTaps taps, const std::uint32_t* contenders, std::int64_t width, float* low,
                         float* high);
 
-  // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally
-  // resampled rows with the same weights. Only contenders are looked at.
+  // labels[x] = argmax(fine) * (argmax(coarse) > 0), both of horizontally resampled rows with the same weights. Only
+  // contenders are looked at.
   void (*label_row)(RowPair coarse, RowPair fine, const std::uint32_t* coarse_contenders,
                     const std::uint32_t* fine_contenders, std::int64_t width, std::uint8_t* labels);
 

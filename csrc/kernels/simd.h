@@ -1,6 +1,5 @@
-// One vector of floats, as wide as the instruction set that this translation
-// unit is compiled for, and what the kernels do with it. Everything has
-// internal linkage: see kernels.h.
+// One vector of floats, as wide as the instruction set that this translation unit is compiled for, and what the kernels
+// do with it. Everything has internal linkage: see kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -212,8 +211,7 @@ inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
 inline float widen(std::uint8_t x) { return x; }
 inline float widen(std::int8_t x) { return x; }
 inline float widen(Half h) {
-  // The exponent is rebiased by a multiplication, which takes care of subnormal
-  // numbers.
+  // The exponent is rebiased by a multiplication, which takes care of subnormal numbers.
   const std::uint32_t magnitude = (h & 0x7fffu) << 13;
   const std::uint32_t scale_bits = 0x77800000u;  // 2^112
   float x, scale;

@@ -1,4 +1,4 @@
-// Plain loops that the compiler vectorises are compiled once per instruction set, and the loader picks. They compute
+// Plain loops that the compiler vectorizes are compiled once per instruction set, and the loader picks. They compute
 // with integers, or with single float32 operations that nothing may fuse, so that every copy gives the same bits.
 #pragma once
 

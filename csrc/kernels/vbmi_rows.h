@@ -8,7 +8,7 @@ namespace densepose {
 
 bool has_vbmi();
 
-// Up to 16 neighbouring bytes of output, four taps of each: lane l is what the weights of taps 4 l .. 4 l + 3 give for
+// Up to 16 neighboring bytes of output, four taps of each: lane l is what the weights of taps 4 l .. 4 l + 3 give for
 // the bytes at those indices, which count from the block's first byte. A weight is three digits to the base 256, each
 // from -128 to 127, the lowest first: the products' sum is exact.
 struct RowBlock {

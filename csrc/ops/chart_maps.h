@@ -9,8 +9,7 @@ namespace densepose {
 // Maps by number, whether they are tensors or channels of one.
 inline constexpr std::size_t kCoarse = 0, kFine = 1, kU = 2, kV = 3, kFirstConfidence = 4;
 
-// One person's share of a map, and how to find a value in it, whatever the
-// layout: in cells of block x block pixels.
+// One person's share of a map, and how to find a value in it, whatever the layout: in cells of block x block pixels.
 struct Map {
   const float* data;
   std::int64_t channels, channel_stride;

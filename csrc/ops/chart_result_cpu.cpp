@@ -1,9 +1,7 @@
-// A patch is made row by row. The two rows of the maps that an output row lies
-// between are brought into order, whatever the layout, and stay until the patch
-// has moved beyond them. Where several channels may have the largest logit,
-// these are resampled to the patch's width once; what is left for a pixel is
-// one weighted sum for each of them. u, v and confidences are sampled
-// afterwards, where they lie, in the label's own channel only.
+// A patch is made row by row. The two rows of the maps that an output row lies between are brought into order, whatever
+// the layout, and stay until the patch has moved beyond them. Where several channels may have the largest logit, these
+// are resampled to the patch's width once; what is left for a pixel is one weighted sum for each of them. u, v and
+// confidences are sampled afterwards, where they lie, in the label's own channel only.
 #include <algorithm>
 #include <cstring>
 
@@ -28,8 +26,7 @@ struct SampledMap {
   Samples samples;
 };
 
-// A band's working memory. Rows are `stride` floats apart; the two resampled
-// rows hold all coarse and fine channels.
+// A band's working memory. Rows are `stride` floats apart; the two resampled rows hold all coarse and fine channels.
 struct Workspace {
   float* map_rows[2];              // a row of cells: [coarse + fine channels, block, map stride]
   float *low_row, *high_row;       // resampled: [coarse + fine channels, stride]
@@ -124,8 +121,7 @@ class PatchPainter {
     std::memcpy(out, work_.labels, static_cast<std::size_t>(patch_.width));
   }
 
-  // The label's channel of a map; of a map with one channel for all parts, that
-  // one, on background too.
+  // The label's channel of a map; of a map with one channel for all parts, that one, on background too.
   void paint_channel(SampledMap& sampled, const MapTap& y, float* out) {
     const bool per_part = sampled.map.channels == fine_.channels;
     if (moved_) {
@@ -233,8 +229,7 @@ struct PatchSize {
 
 PatchSize patch_size(const float* box) { return {patch_side(box[1], box[3]), patch_side(box[0], box[2])}; }
 
-// The number of pixels of all patches; refuses boxes that are no boxes before
-// anybody allocates memory for them.
+// The number of pixels of all patches; refuses boxes that are no boxes before anybody allocates memory for them.
 std::int64_t count_pixels(const Tensor& boxes) {
   std::int64_t pixels = 0;
   for (std::int64_t person = 0; person < boxes.shape[0]; ++person) {
@@ -248,8 +243,7 @@ std::int64_t count_pixels(const Tensor& boxes) {
   return pixels;
 }
 
-// Cuts the patches into bands of about equally many pixels, and returns how
-// many; at most kTasks and one per person.
+// Cuts the patches into bands of about equally many pixels, and returns how many; at most kTasks and one per person.
 constexpr std::int64_t kTasks = 32;
 constexpr std::int64_t kMinPixels = 8192;  // fewer are not worth a thread
 

@@ -1,6 +1,5 @@
-// Region proposals from the RPN's raw output: per-level top-k, box decoding,
-// clipping, NMS within each level, and the best of all levels. Source:
-// detectron2 modeling/proposal_generator/{rpn,proposal_utils}.py.
+// Region proposals from the RPN's raw output: per-level top-k, box decoding, clipping, NMS within each level, and the
+// best of all levels. Source: detectron2 modeling/proposal_generator/{rpn,proposal_utils}.py.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +11,14 @@
 namespace densepose {
 
 // Inputs: rpn_0 .. rpn_{L-1}, sizes, max_proposals
-//   rpn_i          float32 [1, 5A, H_i, W_i], or [1, H_i, W_i, 5A] with layout
-//   NHWC: A objectness logits, then 4A deltas,
-//                  anchor-major (dx, dy, dw, dh per anchor). The two 1x1 heads
-//                  of the RPN are one convolution here.
-//   sizes          int32 [4]: height and width of the resized picture (boxes
-//   are clipped to it), and of the original max_proposals  int32 [1]: how many
-//   to keep at most; clamped to [0, capacity]
-// Outputs: boxes float32 [capacity, 4] xyxy in pixels of the resized picture,
-// best first, zero beyond count;
-//   scores float32 [capacity] objectness logits, -inf beyond count; count int32
-//   [1].
+//   rpn_i          float32 [1, 5A, H_i, W_i], or [1, H_i, W_i, 5A] with layout NHWC: A objectness logits, then 4A
+//                  deltas, anchor-major (dx, dy, dw, dh per anchor). The two 1x1 heads of the RPN are one convolution here.
+//   sizes          int32 [4]: height and width of the resized picture (boxes are clipped to it), and of the original
+//   max_proposals  int32 [1]: how many to keep at most; clamped to [0, capacity]
+// Outputs, best first:
+//   boxes          float32 [capacity, 4] xyxy in pixels of the resized picture, zero beyond count
+//   scores         float32 [capacity] objectness logits, -inf beyond count
+//   count          int32 [1]
 struct GenerateProposals {
   static constexpr const char* kName = "GenerateProposals";
   static constexpr std::size_t kOutputs = 3;

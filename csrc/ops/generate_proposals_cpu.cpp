@@ -36,8 +36,7 @@ struct Candidates {
   std::int64_t pieces() const { return (level.pixels() + kPiece - 1) / kPiece; }
 };
 
-// A score that about half again as many anchors exceed as are wanted, guessed
-// from a regular sample.
+// A score that about half again as many anchors exceed as are wanted, guessed from a regular sample.
 float guess_threshold(const RpnLevel& level, std::int64_t wanted) {
   const std::int64_t per_anchor = kSample / level.anchors;
   if (level.size() < 4 * wanted || level.pixels() < 2 * per_anchor || per_anchor == 0)

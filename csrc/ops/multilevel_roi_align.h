@@ -1,6 +1,5 @@
-// RoIAlign over a feature pyramid: each box reads the one level that fits its
-// size. Source: detectron2 modeling/poolers.py (level rule: FPN paper, eq. 1)
-// and layers/roi_align.py.
+// RoIAlign over a feature pyramid: each box reads the one level that fits its size. Source: detectron2
+// modeling/poolers.py (level rule: FPN paper, eq. 1) and layers/roi_align.py.
 #pragma once
 
 #include <cmath>
@@ -20,9 +19,8 @@ struct RoiAxis {
   std::int32_t samples;  // per bin, evenly spaced; 0: the RoI reads nothing
 };
 
-// More samples than this cannot come from a picture: a finite level has a
-// vanishing share in their average, and detectron2 overflows. A box that asks
-// for more, or that is not finite, reads nothing.
+// More samples than this cannot come from a picture: a finite level has a vanishing share in their average, and
+// detectron2 overflows. A box that asks for more, or that is not finite, reads nothing.
 inline constexpr float kMaxSamples = 1 << 30;
 
 DENSEPOSE_HD RoiAxis roi_axis(float low, float high, float scale, bool aligned, std::int32_t bins,
@@ -50,9 +48,8 @@ struct SampleRange {
   std::int32_t begin, end;
 };
 
-// All of a bin's samples that can lie in a level of `size` pixels, and perhaps
-// some that do not. Only bins of a size that no ordinary box has are cut short,
-// so that a box much larger than the picture costs no more than the picture.
+// All of a bin's samples that can lie in a level of `size` pixels, and perhaps some that do not. Only bins of a size
+// that no ordinary box has are cut short, so that a box much larger than the picture costs no more than the picture.
 DENSEPOSE_HD SampleRange samples_to_visit(const RoiAxis& axis, std::int32_t bin, std::int32_t size) {
   if (!(axis.bin > 64)) return {0, axis.samples};
   const double step = static_cast<double>(axis.bin) / axis.samples;
@@ -73,8 +70,7 @@ struct BilinearTap {
   float low_weight, high_weight;
 };
 
-// False, and no tap, more than a pixel outside of a level of `size` pixels,
-// where features are zero (or zero_point).
+// False, and no tap, more than a pixel outside of a level of `size` pixels, where features are zero (or zero_point).
 DENSEPOSE_HD bool bilinear_tap(float position, std::int32_t size, BilinearTap* tap) {
   if (!(position >= -1.0f && position <= static_cast<float>(size))) return false;
   position = larger(position, 0.0f);
@@ -88,10 +84,8 @@ DENSEPOSE_HD bool bilinear_tap(float position, std::int32_t size, BilinearTap* t
   return true;
 }
 
-// Which of `levels` levels a box is pooled from, the first being number
-// `first_level` (log2 of its stride); -1: none. A box whose area is not a
-// number (one inverted side) goes nowhere, as in detectron2, unless there is
-// only one level.
+// Which of `levels` levels a box is pooled from, the first being number `first_level` (log2 of its stride); -1: none. A
+// box whose area is not a number (one inverted side) goes nowhere, as in detectron2, unless there is only one level.
 DENSEPOSE_HD std::int32_t roi_level(const Box& box, std::int32_t levels, std::int32_t first_level,
                                     std::int32_t canonical_level, float canonical_box_size) {
   if (levels == 1) return 0;
@@ -103,14 +97,12 @@ DENSEPOSE_HD std::int32_t roi_level(const Box& box, std::int32_t levels, std::in
 }
 
 // Inputs: level_0 .. level_{L-1}, boxes, count
-//   level_i  [1, C, H_i, W_i], or [1, H_i, W_i, C] with layout NHWC; float32,
-//   float16, uint8 or int8, all of one type boxes    float32 [N, 4] xyxy in
-//   pixels of the network's input count    int32 [1]: rows of boxes that are
-//   valid; clamped to [0, N]
-// Output: the levels' type, [N, C, P, P] or [N, P, P, C]; zero_point (0 for
-// floats) beyond count. Quantised features: all levels share one scale and zero
-// point and the output keeps them; a sample outside the picture reads
-// zero_point; taps are summed wide and rounded once (half to even).
+//   level_i  [1, C, H_i, W_i], or [1, H_i, W_i, C] with layout NHWC; float32, float16, uint8 or int8, all of one type
+//   boxes    float32 [N, 4] xyxy in pixels of the network's input
+//   count    int32 [1]: rows of boxes that are valid; clamped to [0, N]
+// Output: the levels' type, [N, C, P, P] or [N, P, P, C]; zero_point (0 for floats) beyond count.
+// Quantized features: all levels share one scale and zero point and the output keeps them; a sample outside the picture
+// reads zero_point; taps are summed wide and rounded once (half to even).
 struct MultilevelRoiAlign {
   static constexpr const char* kName = "MultilevelRoiAlign";
   static constexpr std::size_t kOutputs = 1;
@@ -119,8 +111,7 @@ struct MultilevelRoiAlign {
   std::vector<std::int64_t> strides;  // [L], powers of two, each twice the last
   std::int64_t pooled_size = 7;       // P
   std::int64_t sampling_ratio = 0;    // samples per bin and axis; 0: ceil(box side / P), as detectron2
-  std::int64_t aligned = 1;           // 1: ROIAlignV2 (half-pixel shift), 0: ROIAlign (no
-                                      // shift, boxes at least 1x1)
+  std::int64_t aligned = 1;           // 1: ROIAlignV2 (half-pixel shift), 0: ROIAlign (no shift, boxes at least 1x1)
   std::int64_t canonical_box_size = 224;
   std::int64_t canonical_level = 4;
   std::int64_t zero_point = 0;

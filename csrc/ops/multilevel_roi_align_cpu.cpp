@@ -1,9 +1,7 @@
-// Bilinear weights are separable, and so is the rule for samples off the
-// picture: a bin's average over its grid of samples is a weighted sum over
-// source rows of weighted sums over source pixels. So each axis of a RoI is
-// reduced to one list of weighted source indices per bin (a source pixel that
-// several samples touch appears once), and a bin costs rows + columns
-// multiplications per channel in place of four per sample.
+// Bilinear weights are separable, and so is the rule for samples off the picture: a bin's average over its grid of
+// samples is a weighted sum over source rows of weighted sums over source pixels. So each axis of a RoI is reduced to
+// one list of weighted source indices per bin (a source pixel that several samples touch appears once), and a bin costs
+// rows + columns multiplications per channel in place of four per sample.
 #include <algorithm>
 #include <cstring>
 
@@ -72,8 +70,7 @@ class RoiPooler {
   }
 
  private:
-  // False if the RoI reads nothing. The columns' taps then count from the first
-  // that is read.
+  // False if the RoI reads nothing. The columns' taps then count from the first that is read.
   bool find_taps_of(const Box& box, const Level& level) {
     const auto ratio = static_cast<std::int32_t>(p_.op.sampling_ratio);
     const RoiAxis y = roi_axis(box.y0, box.y1, level.scale, p_.op.aligned != 0, p_.bins, ratio);

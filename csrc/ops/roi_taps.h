@@ -1,5 +1,4 @@
-// An axis of a RoI, reduced to the source pixels that its bins average and
-// their weights.
+// An axis of a RoI, reduced to the source pixels that its bins average and their weights.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +15,8 @@ struct PixelRange {
   std::int32_t begin, end;
 };
 
-// A source pixel that several samples touch becomes one tap. Returns which
-// pixels are read. `weights`: [size] zeros, left as zeros.
+// A source pixel that several samples touch becomes one tap. Returns which pixels are read. `weights`: [size] zeros,
+// left as zeros.
 inline PixelRange find_taps(const RoiAxis& axis, std::int32_t bins, std::int32_t size, float* weights, AxisTaps taps) {
   const float samples = static_cast<float>(axis.samples);
   PixelRange read{size, 0};
@@ -49,8 +48,7 @@ inline PixelRange find_taps(const RoiAxis& axis, std::int32_t bins, std::int32_t
   return read;
 }
 
-// How many taps a bin can have: no more than there are pixels, or two per
-// sample.
+// How many taps a bin can have: no more than there are pixels, or two per sample.
 inline std::int64_t max_taps_per_bin(std::int64_t sampling_ratio, std::int64_t size) {
   return sampling_ratio > 0 ? std::min(size, 2 * sampling_ratio) : size;
 }

@@ -1,10 +1,10 @@
 // From a photograph to the network's input: an antialiased bilinear resize that gives the very bytes that Pillow gives,
 // fused with mean subtraction, zero padding and the change of layout. A network is trained on pictures resized by
-// Pillow, and a quantised one is calibrated on them, so "almost the same resize" would be an error source for nothing.
+// Pillow, and a quantized one is calibrated on them, so "almost the same resize" would be an error source for nothing.
 //
 // The resize, as Pillow (src/libImaging/Resample.c) defines it for 8-bit pictures: each axis is convolved with a
 // triangle whose support is one pixel, or the down-scaling ratio where that is larger; its weights are computed in
-// double, normalised to sum to 1 and rounded to 22-bit fixed point; one axis after the other (horizontally first, but
+// double, normalized to sum to 1 and rounded to 22-bit fixed point; one axis after the other (horizontally first, but
 // for pictures that mostly lose height), rounded to uint8 in between; an axis whose length does not change is left
 // alone. Everything after the weights is integer arithmetic: the result depends neither on the instruction set nor on
 // the number of threads.
@@ -58,7 +58,7 @@ inline constexpr std::int64_t kMaxSide = std::int64_t{1} << 24;
 void resize(const RgbImage& image, std::uint8_t* out, std::int64_t height, std::int64_t width, Scratch& scratch);
 
 // Writes all of `out`: the picture at resized_height x resized_width in its top left corner, `mean` (of R, G and B)
-// subtracted, and zeros below and to the right of it, as detectron2 pads after normalisation. Throws as resize() does,
+// subtracted, and zeros below and to the right of it, as detectron2 pads after normalization. Throws as resize() does,
 // and std::invalid_argument where the resized picture does not fit into `out`.
 void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t resized_width, const float mean[3],
                 const InputTensor& out, Scratch& scratch);

@@ -90,7 +90,7 @@ void check_fits(std::int64_t resized_height, std::int64_t resized_width, std::in
 }
 
 // emit(y, row) for every row of the resized picture, possibly at the same time. A strip resamples horizontally the rows
-// that it reads, also those few that its neighbours read too: threads need not meet in between, and rows are still in
+// that it reads, also those few that its neighbors read too: threads need not meet in between, and rows are still in
 // the cache when the vertical pass comes for them.
 template <class Emit>
 void resample(const RgbImage& image, std::int64_t height, std::int64_t width, Scratch& scratch, const Emit& emit) {

@@ -11,7 +11,7 @@ namespace densepose {
 
 inline constexpr int kWeightBits = 32 - 8 - 2;
 
-// How one axis is resampled: sample i is the weighted sum of `taps` neighbours, of which the first is first[i]. Windows
+// How one axis is resampled: sample i is the weighted sum of `taps` neighbors, of which the first is first[i]. Windows
 // at the borders are shorter; they are filled up with zero weights, on the side where there still is a picture.
 struct Axis {
   std::int64_t samples;
