@@ -7,7 +7,7 @@ namespace densepose {
 namespace {
 
 #if defined(__x86_64__)
-const Kernels* const kBestFirst[] = {&avx512::kTable, &avx2::kTable, &baseline::kTable};
+const Kernels* const kBestFirst[] = {&avx512vbmi::kTable, &avx512::kTable, &avx2::kTable, &baseline::kTable};
 
 bool supported(const Kernels* k) {
   if (k == &baseline::kTable) return true;
@@ -15,8 +15,11 @@ bool supported(const Kernels* k) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   if (k == &avx2::kTable) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (k == &avx512::kTable) return avx512;
+  return avx512 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
 }
 #else
 const Kernels* const kBestFirst[] = {&baseline::kTable};

@@ -91,6 +91,37 @@ struct Planes {
   std::int64_t bins, output_stride;
 };
 
+// How one axis of a picture is resampled: sample i is the weighted sum of `taps` neighbors, of which the first is
+// first[i]. Windows at the borders are shorter; they are filled up with zero weights, on the side where there still is a
+// picture. Weights are fixed point, with kWeightBits bits after the point.
+struct ResampledAxis {
+  std::int64_t samples;
+  std::int64_t taps;
+  const std::int32_t* first;    // [samples], ascending
+  const std::int32_t* weights;  // [samples][taps]
+};
+inline constexpr int kWeightBits = 32 - 8 - 2;
+// The general horizontal pass takes this many rows at a time, and for it a pixel is four bytes: R, G, B and one that
+// means nothing. It moves as one integer, vectors run down a column of all rows, and one weight serves it.
+inline constexpr std::int64_t kColumnRows = 16;
+inline constexpr std::int64_t kColumnBytes = kColumnRows * 4;
+
+// Up to 16 neighboring bytes of a resampled row, four taps of each: lane l is what the weights of taps 4 l .. 4 l + 3
+// give for the bytes at those indices, which count from the block's first byte. A weight is three digits to the base
+// 256, each from -128 to 127, the lowest first: the products' sum is exact.
+struct RowBlock {
+  static constexpr std::int64_t kTaps = 4;
+  alignas(64) std::uint8_t index[64];
+  std::int8_t digits[3][64];
+};
+
+struct RowBlocks {
+  const RowBlock* blocks;     // [count], `groups` adjacent ones for the taps of the same output
+  const std::int32_t* first;  // [count]; 64 bytes are readable from there
+  std::int64_t count, groups;
+  std::int64_t step;  // bytes of output from one group to the next
+};
+
 struct Kernels {
   const char* isa;
 
@@ -143,6 +174,28 @@ struct Kernels {
   // unless `fresh`: most pixels have the label of the one above.
   void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, bool fresh,
                      Samples samples, float* out);
+
+  // --- pictures: integers, or single float32 operations that nothing may fuse, so that every table gives the same bits
+
+  // out[i] = sum over the taps of weights[t] * rows[t * stride + i], rounded and cut off at 255, for i < bytes.
+  void (*resample_row)(const std::uint8_t* rows, std::ptrdiff_t stride, std::int64_t bytes, const std::int32_t* weights,
+                       std::int64_t taps, std::uint8_t* out);
+
+  // columns: uint8 [width][kColumnRows][4] -> out: uint8 [axis.samples][kColumnRows][4]
+  void (*resample_columns)(const std::uint8_t* columns, const ResampledAxis& axis, std::uint8_t* out);
+
+  // The same for one row of packed RGB in one pass; null where the processor has no byte permutations. Sums are rounded
+  // and cut off at 255. Every block writes 16 bytes, of which the next overwrites those beyond `step`.
+  void (*convolve_blocks)(const std::uint8_t* row, const RowBlocks& blocks, std::uint8_t* out);
+
+  // A row of packed RGB minus `mean`: to three planes, `plane` floats apart, or packed.
+  void (*normalize_planar)(const std::uint8_t* in, std::int64_t width, const float* mean, std::int64_t plane,
+                           float* out);
+  void (*normalize_interleaved)(const std::uint8_t* in, std::int64_t width, const float* mean, float* out);
+
+  // out[i] = table[i % 3][in[i]], for i < bytes, a multiple of 3.
+  void (*look_up_pixels)(const std::uint8_t* in, std::int64_t bytes, const std::uint8_t table[3][256],
+                         std::uint8_t* out);
 };
 
 namespace baseline {
@@ -153,6 +206,9 @@ namespace avx2 {
 extern const Kernels kTable;
 }
 namespace avx512 {
+extern const Kernels kTable;
+}
+namespace avx512vbmi {
 extern const Kernels kTable;
 }
 #endif

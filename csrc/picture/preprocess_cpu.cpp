@@ -5,8 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/simd_clones.h"
-#include "kernels/vbmi_rows.h"
+#include "kernels/isa.h"
 #include "picture/preprocess.h"
 #include "picture/resample.h"
 
@@ -15,35 +14,6 @@ namespace {
 
 // Rows are dealt out to the threads in this many strips, each with working memory of its own.
 constexpr std::int64_t kStrips = 16;
-
-// ---- values in the network's terms ---------------------------------------------------------------------------------
-
-DENSEPOSE_INLINE float subtract(std::uint8_t byte, float mean) { return static_cast<float>(byte) - mean; }
-
-DENSEPOSE_SIMD_CLONES
-void normalize_planar(const std::uint8_t* in, std::int64_t width, const float* mean, std::int64_t plane, float* out) {
-  float* __restrict r = out;
-  float* __restrict g = out + plane;
-  float* __restrict b = out + 2 * plane;
-  for (std::int64_t x = 0; x < width; ++x) {
-    r[x] = subtract(in[3 * x], mean[0]);
-    g[x] = subtract(in[3 * x + 1], mean[1]);
-    b[x] = subtract(in[3 * x + 2], mean[2]);
-  }
-}
-
-DENSEPOSE_SIMD_CLONES
-void normalize_interleaved(const std::uint8_t* in, std::int64_t width, const float* mean, float* __restrict out) {
-  for (std::int64_t x = 0; x < width; ++x)
-    for (int c = 0; c < 3; ++c) out[3 * x + c] = subtract(in[3 * x + c], mean[c]);
-}
-
-void quantize_row(const std::uint8_t* in, std::int64_t width, const std::uint8_t table[3][256],
-                  std::uint8_t* __restrict out) {
-  if (has_vbmi()) return look_up_pixels(in, 3 * width, table, out);
-  for (std::int64_t x = 0; x < width; ++x)
-    for (int c = 0; c < 3; ++c) out[3 * x + c] = table[c][in[3 * x + c]];
-}
 
 // ---- passes --------------------------------------------------------------------------------------------------------
 
@@ -66,12 +36,12 @@ bool vertical_first(const RgbImage& image, std::int64_t height, std::int64_t wid
 // The vertical pass of a picture as it comes.
 RgbImage resample_height(const RgbImage& image, std::int64_t height, Scratch& scratch) {
   const std::int64_t bytes = 3 * image.width;
-  const Axis axis = make_axis(image.height, height, scratch);
+  const ResampledAxis axis = make_axis(image.height, height, scratch);
   auto* out = scratch.take<std::uint8_t>(height * bytes);
   for_strips(scratch.parallel, height, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y)
-      resample_row(image.pixels + axis.first[y] * image.row_stride, image.row_stride, bytes,
-                   axis.weights + y * axis.taps, axis.taps, out + y * bytes);
+      kernels().resample_row(image.pixels + axis.first[y] * image.row_stride, image.row_stride, bytes,
+                             axis.weights + y * axis.taps, axis.taps, out + y * bytes);
   });
   return {out, height, image.width, bytes};
 }
@@ -101,7 +71,7 @@ void resample(const RgbImage& image, std::int64_t height, std::int64_t width, Sc
   const RgbImage source = vertical_first(image, height, width) ? resample_height(image, height, scratch) : image;
   std::optional<WidthPass> across;
   if (width != source.width) across.emplace(source.width, width, scratch);
-  std::optional<Axis> down;
+  std::optional<ResampledAxis> down;
   if (height != source.height) down = make_axis(source.height, height, scratch);
   const auto first_row = [&](std::int64_t y) { return down ? down->first[y] : y; };
   const auto end_row = [&](std::int64_t y) { return down ? down->first[y] + down->taps : y + 1; };
@@ -136,7 +106,7 @@ void resample(const RgbImage& image, std::int64_t height, std::int64_t width, Sc
       const std::uint8_t* row = from.pixels + (first_row(y) - origin) * from.row_stride;
       if (down) {
         std::uint8_t* const line = lines + strip * stride;
-        resample_row(row, from.row_stride, 3 * width, down->weights + y * down->taps, down->taps, line);
+        kernels().resample_row(row, from.row_stride, 3 * width, down->weights + y * down->taps, down->taps, line);
         row = line;
       }
       emit(y, row);
@@ -163,9 +133,9 @@ void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t
   resample(image, resized_height, resized_width, scratch, [&](std::int64_t y, const std::uint8_t* row) {
     float* line = out.data + y * out.width * values;
     if (planar)
-      normalize_planar(row, resized_width, mean, plane, line);
+      kernels().normalize_planar(row, resized_width, mean, plane, line);
     else
-      normalize_interleaved(row, resized_width, mean, line);
+      kernels().normalize_interleaved(row, resized_width, mean, line);
     for (std::int64_t p = 0; p < planes; ++p)
       std::fill(line + p * plane + resized_width * values, line + p * plane + out.width * values, 0.0f);
   });
@@ -189,7 +159,7 @@ void preprocess(const RgbImage& image, std::int64_t resized_height, std::int64_t
   check_fits(resized_height, resized_width, out.height, out.width);
   resample(image, resized_height, resized_width, scratch, [&](std::int64_t y, const std::uint8_t* row) {
     std::uint8_t* line = out.data + y * out.width * 3;
-    quantize_row(row, resized_width, out.table, line);
+    kernels().look_up_pixels(row, 3 * resized_width, out.table, line);
     std::fill(line + 3 * resized_width, line + 3 * out.width, out.padding);
   });
   std::fill(out.data + resized_height * out.width * 3, out.data + out.height * out.width * 3, out.padding);

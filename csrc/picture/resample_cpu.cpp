@@ -2,77 +2,14 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/simd_clones.h"
-#include "kernels/vbmi_rows.h"
+#include "kernels/isa.h"
 #include "picture/resample.h"
 
 namespace densepose {
 namespace {
 
-constexpr std::int32_t kHalf = 1 << (kWeightBits - 1);
-
-// ---- convolution ---------------------------------------------------------------------------------------------------
-
-// The general horizontal pass takes kRows rows at a time, and for it a pixel is four bytes: R, G, B and one that means
-// nothing. It moves as one integer, vectors run down a column of all rows, and one weight serves it.
 using Pixel = std::uint32_t;
 constexpr std::int64_t kRows = WidthPass::kRows;
-constexpr std::int64_t kColumnBytes = kRows * sizeof(Pixel);
-
-DENSEPOSE_INLINE std::uint8_t to_uint8(std::int32_t sum) {
-  return static_cast<std::uint8_t>(std::min(sum >> kWeightBits, 255));
-}
-
-// out[i] = sum over t of weights[t] * in[t * step + i], rounded. A number of taps known at compile time keeps the sums
-// in registers; Taps = 0 takes any number.
-template <int Taps>
-DENSEPOSE_INLINE void convolve(const std::uint8_t* in, std::int64_t step, const std::int32_t* weights,
-                               std::int64_t taps, std::int64_t count, std::uint8_t* __restrict out) {
-  if constexpr (Taps > 0) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      std::int32_t sum = kHalf;
-      for (int t = 0; t < Taps; ++t) sum += weights[t] * in[t * step + i];
-      out[i] = to_uint8(sum);
-    }
-  } else {
-    std::int64_t i = 0;
-    for (; i + kColumnBytes <= count; i += kColumnBytes) {
-      std::int32_t sum[kColumnBytes];
-      for (std::int64_t k = 0; k < kColumnBytes; ++k) sum[k] = kHalf;
-      for (std::int64_t t = 0; t < taps; ++t)
-        for (std::int64_t k = 0; k < kColumnBytes; ++k) sum[k] += weights[t] * in[t * step + i + k];
-      for (std::int64_t k = 0; k < kColumnBytes; ++k) out[i + k] = to_uint8(sum[k]);
-    }
-    for (; i < count; ++i) {
-      std::int32_t sum = kHalf;
-      for (std::int64_t t = 0; t < taps; ++t) sum += weights[t] * in[t * step + i];
-      out[i] = to_uint8(sum);
-    }
-  }
-}
-
-// columns: uint8 [in][kRows][4] -> out: uint8 [axis.samples][kRows][4]
-template <int Taps>
-DENSEPOSE_INLINE void convolve_columns(const std::uint8_t* columns, const Axis& axis, std::uint8_t* __restrict out) {
-  for (std::int64_t x = 0; x < axis.samples; ++x)
-    convolve<Taps>(columns + axis.first[x] * kColumnBytes, kColumnBytes, axis.weights + x * axis.taps, axis.taps,
-                   kColumnBytes, out + x * kColumnBytes);
-}
-
-DENSEPOSE_SIMD_CLONES
-void resample_columns(const std::uint8_t* columns, const Axis& axis, std::uint8_t* out) {
-  switch (axis.taps) {
-    case 1: return convolve_columns<1>(columns, axis, out);
-    case 2: return convolve_columns<2>(columns, axis, out);
-    case 3: return convolve_columns<3>(columns, axis, out);
-    case 4: return convolve_columns<4>(columns, axis, out);
-    case 5: return convolve_columns<5>(columns, axis, out);
-    case 6: return convolve_columns<6>(columns, axis, out);
-    case 7: return convolve_columns<7>(columns, axis, out);
-    case 8: return convolve_columns<8>(columns, axis, out);
-    default: return convolve_columns<0>(columns, axis, out);
-  }
-}
 
 // RGB -> every kRows-th pixel of `out`. The byte that comes along with three is the next pixel's; the last pixel may
 // have no next.
@@ -88,7 +25,7 @@ void unpack(const std::uint8_t* rgb, std::int64_t width, Pixel* out) {
 
 // ---- weights -------------------------------------------------------------------------------------------------------
 
-Axis make_axis(std::int64_t in, std::int64_t out, Scratch& scratch) {
+ResampledAxis make_axis(std::int64_t in, std::int64_t out, Scratch& scratch) {
   // The order of the floating-point operations is Pillow's: another one would round differently.
   const double scale = static_cast<double>(in) / static_cast<double>(out);
   const double support = std::max(scale, 1.0);
@@ -119,30 +56,12 @@ Axis make_axis(std::int64_t in, std::int64_t out, Scratch& scratch) {
   return {out, taps, first, weights};
 }
 
-// ---- the vertical pass ---------------------------------------------------------------------------------------------
-
-DENSEPOSE_SIMD_CLONES
-void resample_row(const std::uint8_t* rows, std::ptrdiff_t stride, std::int64_t bytes, const std::int32_t* weights,
-                  std::int64_t taps, std::uint8_t* out) {
-  switch (taps) {
-    case 1: return convolve<1>(rows, stride, weights, 1, bytes, out);
-    case 2: return convolve<2>(rows, stride, weights, 2, bytes, out);
-    case 3: return convolve<3>(rows, stride, weights, 3, bytes, out);
-    case 4: return convolve<4>(rows, stride, weights, 4, bytes, out);
-    case 5: return convolve<5>(rows, stride, weights, 5, bytes, out);
-    case 6: return convolve<6>(rows, stride, weights, 6, bytes, out);
-    case 7: return convolve<7>(rows, stride, weights, 7, bytes, out);
-    case 8: return convolve<8>(rows, stride, weights, 8, bytes, out);
-    default: return convolve<0>(rows, stride, weights, taps, bytes, out);
-  }
-}
-
 // ---- the horizontal pass -------------------------------------------------------------------------------------------
 
 WidthPass::WidthPass(std::int64_t in, std::int64_t out, Scratch& scratch)
     : in_(in), axis_(make_axis(in, out, scratch)) {
   constexpr std::int64_t kWindow = sizeof(RowBlock::index), kTaps = RowBlock::kTaps;
-  if (!has_vbmi() || 3 * in < kWindow) return;
+  if (kernels().convolve_blocks == nullptr || 3 * in < kWindow) return;
   // As many pixels as there are lanes for, and fewer where what they read would not fit into the window.
   const double scale = static_cast<double>(in) / static_cast<double>(out);
   const std::int64_t pixels = std::clamp<std::int64_t>(1 + static_cast<std::int64_t>(15 / scale), 1, 5);
@@ -182,14 +101,14 @@ void WidthPass::run(const std::uint8_t* rows, std::ptrdiff_t row_stride, std::in
                     std::int64_t out_stride, std::uint8_t* workspace) const {
   if (blocks_.count) {
     for (std::int64_t r = 0; r < count; ++r)
-      convolve_blocks(rows + r * row_stride, blocks_, kWeightBits, out + r * out_stride);
+      kernels().convolve_blocks(rows + r * row_stride, blocks_, out + r * out_stride);
     return;
   }
   auto* const columns = reinterpret_cast<Pixel*>(workspace);
   auto* const resampled = columns + in_ * kRows;
   for (std::int64_t r = 0; r < kRows; ++r)  // where there are fewer rows, the last is repeated
     unpack(rows + std::min(r, count - 1) * row_stride, in_, columns + r);
-  resample_columns(workspace, axis_, reinterpret_cast<std::uint8_t*>(resampled));
+  kernels().resample_columns(workspace, axis_, reinterpret_cast<std::uint8_t*>(resampled));
   for (std::int64_t r = 0; r < count; ++r) {
     std::uint8_t* const row = out + r * out_stride;  // every store spills a byte into the next pixel
     for (std::int64_t x = 0; x < axis_.samples; ++x) std::memcpy(row + 3 * x, resampled + x * kRows + r, sizeof(Pixel));
