@@ -1,12 +1,12 @@
-"""What happens to a picture before the network: which size it is resized to, and how whatever a user has becomes RGB.
+"""How whatever picture a user has becomes RGB.
 
-The resize itself, the mean and the padding are compiled (``_core.preprocess``); sizes here are (height, width).
+Which size it is resized to, ``model.frame`` says; the resize itself, the mean and the padding are compiled
+(``_core.preprocess``).
 Pillow is imported only where a file or a PIL image comes in.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import sys
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import ImageError
+from .model.frame import letterbox_size, padded_size, shortest_edge_size
+
+__all__ = ["letterbox_size", "padded_size", "shortest_edge_size", "to_rgb_array"]
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,67 +27,6 @@ if TYPE_CHECKING:
 # Pillow's modes whose values may have any range, so that no conversion is right.
 _REFUSED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}
 _EXIF_ORIENTATION = 0x0112
-
-
-# ---- sizes -----------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=64)
-def shortest_edge_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """The size at which the shorter side is ``min_size``, or less where the longer one would pass ``max_size``.
-
-    The same numbers as ``ResizeShortestEdge.get_output_shape`` in detectron2's data/transforms/augmentation_impl.py,
-    with its order of floating-point operations; ``min_size`` 0 leaves the picture as it is, as there. A side that would
-    round to 0, which detectron2 cannot resize to, is 1.
-
-    Raises:
-        ValueError: a side of the picture is not positive, or a limit is negative.
-    """
-    _check_positive(height=height, width=width)
-    if min_size < 0 or max_size < 1:
-        raise ValueError(f"min_size must be at least 0 and max_size at least 1, not {min_size} and {max_size}")
-    if min_size == 0:
-        return height, width
-    scale = min_size / min(height, width)
-    new_height, new_width = (float(min_size), scale * width) if height < width else (scale * height, float(min_size))
-    longer = max(new_height, new_width)
-    if longer > max_size:
-        scale = max_size / longer
-        new_height, new_width = new_height * scale, new_width * scale
-    return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
-
-
-@functools.lru_cache(maxsize=64)
-def letterbox_size(height: int, width: int, input_height: int, input_width: int) -> tuple[int, int]:
-    """The largest size of the same shape that fits into an input of ``input_height`` x ``input_width``, at least 1 x 1.
-
-    Raises:
-        ValueError: a size is not positive.
-    """
-    _check_positive(height=height, width=width, input_height=input_height, input_width=input_width)
-    scale = min(input_height / height, input_width / width)
-    new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
-    return min(max(new_height, 1), input_height), min(max(new_width, 1), input_width)
-
-
-@functools.lru_cache(maxsize=64)
-def padded_size(height: int, width: int, divisor: int) -> tuple[int, int]:
-    """``height`` and ``width`` rounded up to multiples of ``divisor``, the coarsest stride; 0 and 1 pad nothing.
-
-    Raises:
-        ValueError: a size is not positive, or the divisor negative.
-    """
-    _check_positive(height=height, width=width)
-    if divisor < 0:
-        raise ValueError(f"divisor must be at least 0, not {divisor}")
-    divisor = max(divisor, 1)
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
