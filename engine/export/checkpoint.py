@@ -29,6 +29,7 @@ _ZIP, _PICKLE, _OLD_TORCH = b"PK\x03\x04", b"\x80", b"\x80\x02\x8a\nl\xfc\x9cF\x
 _DATA_PARALLEL = "module."
 # Where trainers put the weights that a run is judged by, most common first.
 _ENTRIES = ("model", "state_dict", "model_state_dict", "network", "net", "weights", "params", "module")
+_LONGEST_NAME = 1000  # with a prefix that is looked for
 _DEEPEST = 3  # entries inside entries
 _DIRECTORY_LIMIT = 16 << 20  # of the zip's list of members; a large checkpoint's has some 100 KB
 # In checkpoints, but not parameters: detectron2 takes these from the configuration.
@@ -223,7 +224,7 @@ def _without_prefix(
     wanted = {name for name in expected if not name.endswith(_COUNTER)}
     hits = Counter({"": len(wanted & weights.keys())})
     for name in weights:
-        at = name.find(".")
+        at = name.find(".") if len(name) <= _LONGEST_NAME else -1
         while at >= 0:
             if name[at + 1 :] in wanted:
                 hits[name[: at + 1]] += 1
