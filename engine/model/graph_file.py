@@ -47,15 +47,19 @@ def read_graph(path: Path, error: type[DensePoseEngineError] = BuildError, purpo
         Others: ``error``, whose message begins with the path.
     """
     _require(purpose)
+    return parse_graph(read_graph_bytes(path, error), str(path), error, purpose)
+
+
+def read_graph_bytes(path: Path, error: type[DensePoseEngineError] = BuildError) -> bytes:
+    """A graph's file as it is; errors as ``read_graph``."""
     try:
-        data = read_regular(path, _MOST_BYTES)
+        return read_regular(path, _MOST_BYTES)
     except IsADirectoryError:
         raise error(f"{path} is a folder; give {_EXPORT}") from None
     except NotRegularError as refused:
         raise error(f"{refused}; give {_EXPORT}") from None
     except TooLargeError as refused:
         raise error(f"{path} is no graph: it {refused}") from None
-    return parse_graph(data, str(path), error, purpose)
 
 
 def parse_graph(
