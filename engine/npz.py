@@ -61,7 +61,7 @@ class NpzReader:
             members = self._archive.infolist()
         except Exception as error:  # zipfile does not say what it raises; struct.error and OverflowError were seen
             self._stream.close()
-            raise ValueError(f"it is no zip file, or truncated ({error})") from error
+            raise ValueError(f"it is no zip file, or truncated ({error!s:.200})") from error
         # Members that share their bytes could together declare far more than the ratio allows.
         size = os.fstat(self._stream.fileno()).st_size
         if sum(info.compress_size for info in members) > size:
@@ -92,7 +92,7 @@ class NpzReader:
         try:
             info = self._members[f"{name}.npy"]
         except KeyError:
-            raise ValueError(f"it has no array {name}") from None
+            raise ValueError(f"it has no array {name:.80}") from None
         try:
             with self._archive.open(info) as stream:
                 found, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
@@ -109,6 +109,6 @@ class NpzReader:
                 if len(data) != size or stream.read(1):  # the second read has zipfile verify the checksum
                     raise ValueError("it is truncated")
         except Exception as error:  # of zipfile, zlib and numpy's header parser, on damaged members
-            raise ValueError(f"its array {name} cannot be read: {error}") from error
+            raise ValueError(f"its array {name:.80} cannot be read: {error!s:.200}") from error
         array = np.frombuffer(data, dtype).reshape(found, order="F" if fortran else "C")
         return array.astype(dtype.newbyteorder("="), order="C")

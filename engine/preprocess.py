@@ -168,7 +168,7 @@ def _unreadable(name: str, error: Exception) -> ImageError:
         return ImageError(f"{name} is too large for this machine's memory")
     if isinstance(error, OSError) and error.strerror:
         return ImageError(f"{name} cannot be read: {error.strerror}")
-    return ImageError(f"{name} cannot be read, it may be truncated or damaged ({error})")
+    return ImageError(f"{name} cannot be read, it may be truncated or damaged ({error!s:.200})")
 
 
 def _to_rgb(image: Image, name: str) -> np.ndarray:

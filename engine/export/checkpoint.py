@@ -56,7 +56,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor | np.ndarray]:
     except NotRegularError as error:
         raise CheckpointError(f"{error}; a checkpoint is a file") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error!s:.1000}") from error
 
 
 def _read(file: BinaryIO, size: int, path: Path) -> Any:
@@ -83,7 +83,7 @@ def _read(file: BinaryIO, size: int, path: Path) -> Any:
             'weights alone: torch.save({"model": {name: tensor, ...}}, "model.pth")'
         ) from error
     except Exception as error:  # torch documents no list of what it raises
-        raise CheckpointError(f"torch cannot read the checkpoint {path}: {error}") from error
+        raise CheckpointError(f"torch cannot read the checkpoint {path}: {error!s:.1000}") from error
     raise CheckpointError(f"{path} is not a checkpoint: {_looks_like(start)}")
 
 

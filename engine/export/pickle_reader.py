@@ -258,5 +258,5 @@ def read_pickle(
     except PickleError:
         raise
     except _DAMAGES as error:
-        raise DamagedPickleError(f"it is damaged ({error})") from error
+        raise DamagedPickleError(f"it is damaged ({error!s:.200})") from error
     raise DamagedPickleError("it is truncated")

@@ -207,7 +207,7 @@ class _Archive:
             check_zip_directory(self._stream, _DIRECTORY_LIMIT)
             return zipfile.ZipFile(self._stream)
         except _DAMAGED as error:
-            raise EngineFileError(f"{path} is truncated or damaged ({error}); build or copy it again") from error
+            raise EngineFileError(f"{path} is truncated or damaged ({error!s:.200}); build or copy it again") from error
 
     def manifest(self) -> Manifest:
         """Read and judged."""
@@ -257,4 +257,4 @@ class _Archive:
         try:
             return self._archive.read(info)
         except _DAMAGED as error:
-            raise EngineFileError(f"{path} is damaged in {name} ({error}); build or copy it again") from error
+            raise EngineFileError(f"{path} is damaged in {name} ({error!s:.200}); build or copy it again") from error

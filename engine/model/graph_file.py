@@ -74,7 +74,7 @@ def parse_graph(
         model = ir.from_proto(onnx.load_model_from_string(data))
         properties = dict(model.metadata_props)
     except Exception as refused:  # protobuf and onnx_ir each have their own, RecursionError among them
-        raise error(f"{name} cannot be read as an ONNX graph ({type(refused).__name__}: {refused})") from refused
+        raise error(f"{name} cannot be read as an ONNX graph ({type(refused).__name__}: {refused!s:.300})") from refused
     try:
         description = read_description(properties)
     except KeyError:
