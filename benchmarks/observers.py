@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from densepose_engine import DensePoseResult, Engine
 from densepose_engine.backends import backend_module
-from densepose_engine.build import compile_graph, describe_int8, read_graph
+from densepose_engine.build import compile_graph, describe_int8
 from densepose_engine.calibration.observers import METHODS
 from densepose_engine.calibration.quantize import TARGETS
 from densepose_engine.calibration.quantizer import Quantizer
 from densepose_engine.calibration.table import CalibrationTable
-from densepose_engine.engine_file import EngineFile
 from densepose_engine.evaluate import (
     Dataset,
     Drift,
@@ -34,6 +34,8 @@ from densepose_engine.evaluate import (
 from densepose_engine.evaluation.drift import DriftMeter
 from densepose_engine.keep_float import drift_percent
 from densepose_engine.layer_precision import int8_mac_share
+from densepose_engine.model.engine_file import EngineFile
+from densepose_engine.model.graph_file import read_graph
 
 WEIGHTS: dict[str, bool | Literal["biases"]] = {"nearest": False, "biases": "biases", "adapted": True}
 NOBODY = Drift(0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -76,7 +78,7 @@ def main() -> None:
     table = CalibrationTable.load(arguments.calib)
 
     exact, results, _ = score(compile_graph(model, description, "openvino", "fp32"), dataset, gps)
-    size = "x".join(map(str, description["input"]["size"] or ["dynamic"]))
+    size = "x".join(map(str, description.input.size or ["dynamic"]))
     print(
         f"{arguments.graph.name}, input {size}, {len(dataset.pictures)} pictures; calibrated on {table.images.count}\n"
         f"FP32: box AP {exact.box.ap:.2f}, GPS AP {exact.gps.ap:.2f}, GPSm AP {exact.gpsm.ap:.2f}\n\n"
@@ -89,11 +91,11 @@ def main() -> None:
         for weights in arguments.weights:
             quantizer = Quantizer(data, table, TARGETS["openvino"], observer, WEIGHTS[weights])
             quantised, placement = quantizer()
-            described = {**description, "int8": describe_int8(quantizer, placement)}
+            described = replace(description, int8=describe_int8(quantizer, placement))
             file = compile_graph(quantised, described, "openvino", "int8")
             other, _, moved = score(file, dataset, gps, results)
             differences = compare(exact, other, moved).differences
-            share = int8_mac_share(file.model["layers"])
+            share = int8_mac_share(file.model.layers or ())
             cells = [differences[metric]["AP"] for metric in ("box", "gps", "gpsm")]
             texts = "".join(f"{f'{one.value:+.2f} ({one.low:+.2f} .. {one.high:+.2f})':24}" for one in cells)
             print(f"{observer:11}{weights:9}{100 * share:6.1f}%  {texts}{drift_percent(moved):.2f}%", flush=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CalibrationError, ImageError, InferenceError
+from ..model.graph_file import read_graph_bytes
 from ..npz import NpzReader, write_npz
 from ..pictures import Picture
 from ..preprocess import to_rgb_array
@@ -69,9 +70,7 @@ def collect(
     """
     if min_people < 1:
         raise ValueError(f"min_people must be at least 1, not {min_people}")
-    if graph.is_dir():
-        raise CalibrationError(f"{graph} is a folder; give the ONNX file that 'densepose-engine export' wrote")
-    model = graph.read_bytes()
+    model = read_graph_bytes(graph, CalibrationError)
     chosen = choose(pictures, count, seed)
     if not chosen:
         raise CalibrationError("there are no pictures to calibrate on")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..model.custom_ops import BOX_DETECTIONS, GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN
+
 #: Layers whose weights are quantised; input 0 is the activation, input 1 the weight (an initializer).
 LAYERS = ("Conv", "Gemm", "MatMul")
 #: Where several maps meet, and their scales with them.
@@ -46,8 +48,8 @@ def activations(model: ir.Model) -> list[str]:
             values = [node.inputs[0]]
         elif node.op_type in JOINS:
             values = [*node.inputs, *node.outputs]
-        elif node.op_type == "MultilevelRoiAlign":
-            values = [*node.inputs[:-2], *node.outputs]
+        elif MULTILEVEL_ROI_ALIGN.matches(node):
+            values = [*MULTILEVEL_ROI_ALIGN.levels(node.inputs), *node.outputs]
         for value in values:
             if value is not None and not value.is_initializer():
                 found[str(source(value).name)] = None
@@ -58,16 +60,16 @@ def boxes(model: ir.Model) -> list[str]:
     """Names of the boxes and counts that RoIAligns read."""
     found: dict[str, None] = {}
     for node in model.graph:
-        if node.op_type == "MultilevelRoiAlign":
-            found.update(dict.fromkeys(str(value.name) for value in node.inputs[-2:] if value is not None))
+        if MULTILEVEL_ROI_ALIGN.matches(node):
+            values = [MULTILEVEL_ROI_ALIGN.input(node.inputs, role) for role in ("boxes", "count")]
+            found.update(dict.fromkeys(str(value.name) for value in values if value is not None))
     return list(found)
 
 
 def results(model: ir.Model) -> list[str]:
     """Names of what plain ONNX operators give to the custom nodes that find boxes, and to the user: logits, maps."""
-    values = [
-        value for node in model.graph if node.op_type in ("GenerateProposals", "BoxDetections") for value in node.inputs
-    ]
+    finders = (GENERATE_PROPOSALS, BOX_DETECTIONS)
+    values = [value for node in model.graph if any(op.matches(node) for op in finders) for value in node.inputs]
     found: dict[str, None] = {}
     for value in [*values, *model.graph.outputs]:
         producer = value.producer() if value is not None else None

@@ -25,10 +25,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import CalibrationError
+from ..model.custom_ops import MULTILEVEL_ROI_ALIGN
 from .points import layers, source
 from .weights import LayerInput, constant, quantize_weights
-
-_DOMAIN = "densepose"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def _placement(
     groups: list[tuple[ir.Value, ...]] = []
     pooled = []
     # RoIAlign comes first, the one with most levels before the others, because it cannot read two scales at all.
-    for node in sorted((node for node in model.graph if _is_roi_align(node)), key=lambda node: -len(_levels(node))):
+    for node in sorted(filter(MULTILEVEL_ROI_ALIGN.matches, model.graph), key=lambda node: -len(_levels(node))):
         levels = _levels(node)
         claimed = {value for group in groups for value in group}
         together = any(set(levels) <= set(group) for group in groups)
@@ -185,13 +184,9 @@ def _check_names(keep_float: Collection[str], names: list[str]) -> None:
         raise CalibrationError(f"no layer of this graph is called {name}; {hint}")
 
 
-def _is_roi_align(node: ir.Node) -> bool:
-    return node.domain == _DOMAIN and node.op_type == "MultilevelRoiAlign"
-
-
 def _levels(node: ir.Node) -> tuple[ir.Value, ...]:
     """What a RoIAlign pools from."""
-    return tuple(source(value) for value in node.inputs[:-2] if value is not None)
+    return tuple(source(value) for value in MULTILEVEL_ROI_ALIGN.levels(node.inputs) if value is not None)
 
 
 def activation_scale(low: float, high: float, target: Target) -> Scale:
@@ -227,7 +222,7 @@ def _insert_pair(model: ir.Model, value: ir.Value, scale: Scale) -> None:
 
 def _pool_bytes(model: ir.Model, node: ir.Node) -> None:
     """Let a RoIAlign whose levels share one scale read the integers themselves."""
-    pairs = [value.producer() for value in node.inputs[:-2] if value is not None]
+    pairs = [value.producer() for value in MULTILEVEL_ROI_ALIGN.levels(node.inputs) if value is not None]
     name = str(node.outputs[0].name)
     first = pairs[0]
     assert first is not None

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ..model.description import Layer as CompiledLayer
 from .histogram import TensorStatistics
 from .noise import NoiseMeter, quantised_names
 from .observers import expected_sqnr_db
@@ -109,7 +110,7 @@ def analyse(
     *,
     keep_float: Collection[str] = (),
     pictures: Sequence[np.ndarray] = (),
-    compiled_layers: Sequence[Mapping[str, Any]] = (),
+    compiled_layers: Sequence[CompiledLayer] = (),
     num_threads: int | None = None,
 ) -> Report:
     """What quantising costs.
@@ -158,7 +159,7 @@ def analyse(
     tensors.sort(key=lambda one: (_worst_first(one.sqnr_db), one.name))
     sharing = [sharing_costs(quantizer, group, placement.scales[group[0]]) for group in placement.groups]
     sharing.sort(key=lambda group: -max(one.cost_db for one in group))
-    compiled = {layer["name"]: layer for layer in compiled_layers}
+    compiled = {layer.name: layer for layer in compiled_layers}
     layers = [_layer(one, sqnr, compiled.get(one)) for one, sqnr in weight_sqnr(quantizer.model(), model).items()]
     layers.sort(key=lambda one: math.inf if one.weight_sqnr_db is None else one.weight_sqnr_db)
     return Report(name, quantizer, placement, len(pictures), tensors, sharing, results, layers)
@@ -218,11 +219,11 @@ def _array(value: ir.Value | None) -> np.ndarray:
     return np.asarray(value.const_value.numpy())
 
 
-def _layer(name: str, sqnr: float | None, compiled: Mapping[str, Any] | None) -> LayerCost:
+def _layer(name: str, sqnr: float | None, compiled: CompiledLayer | None) -> LayerCost:
     stage = name.split("/")[0]
     if compiled is None:
         return LayerCost(name, stage, sqnr)
-    return LayerCost(name, stage, sqnr, compiled["precision"], compiled["macs"], compiled.get("reason"))
+    return LayerCost(name, stage, sqnr, compiled.precision, compiled.macs, compiled.reason)
 
 
 def to_dict(report: Report, int8_mac_share: float | None, drift: Mapping[str, Any] | None) -> dict[str, Any]:

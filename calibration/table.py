@@ -12,15 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import CalibrationError
+from ..files.fields import FieldError, Fields
+from ..files.reading import NotRegularError, TooLargeError, parse_json, read_regular
 from ..output_files import atomic_output
 from .histogram import BINS, TensorStatistics
 
@@ -28,14 +27,13 @@ __all__ = ["CalibrationTable", "ImageProvenance", "LayerStatistics", "TensorStat
 
 FORMAT = "densepose-engine calibration"
 FORMAT_VERSION = 1
-# A real table of 150 tensors has 1.5 MB, and the largest network has some hundreds of tensors.
-_SIZE_LIMIT = 64 << 20
+# A real table of 150 tensors has 1.5 MB, and the largest network has some hundreds of tensors. In memory its numbers
+# take up to twelve times as much.
+_SIZE_LIMIT = 32 << 20
 _MOST_ENTRIES = 10_000
 _MOST_CHANNELS = 1 << 20
-_MOST_TEXT = 1024
 _MOST_COUNT = 1 << 62  # sums of counts are int64
 _MOST_NUMBER = 1e39  # float32 ends at 3.4e38, and the bins reach a little further
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def graph_digest(model_bytes: bytes) -> str:
@@ -108,15 +106,17 @@ class CalibrationTable:
             CalibrationError: it is no calibration table, of another format version, truncated or damaged.
         """
         path = Path(path)
-        if path.is_dir():
-            raise CalibrationError(f"{path} is a folder, not a calibration table")
-        with path.open("rb") as stream:
-            raw = stream.read(_SIZE_LIMIT + 1)
-        if len(raw) > _SIZE_LIMIT:
-            raise CalibrationError(f"{path} is larger than a calibration table can be ({_SIZE_LIMIT >> 20} MiB)")
         try:
-            data = json.loads(raw, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
+            raw = read_regular(path, _SIZE_LIMIT)
+        except IsADirectoryError:
+            raise CalibrationError(f"{path} is a folder, not a calibration table") from None
+        except NotRegularError as error:
+            raise CalibrationError(f"{error}; a calibration table is a file") from None
+        except TooLargeError as error:
+            raise CalibrationError(f"{path} is no calibration table: it {error}") from None
+        try:
+            data = parse_json(raw)
+        except ValueError as error:
             raise CalibrationError(
                 f"{path} is no calibration table, or truncated: it is not JSON ({error}); make one with "
                 "'densepose-engine calibrate'"
@@ -127,11 +127,11 @@ class CalibrationTable:
             )
         if data.get("format_version") != FORMAT_VERSION:
             raise CalibrationError(
-                f"{path} has calibration format version {data.get('format_version')!r}, this package reads "
+                f"{path} has calibration format version {data.get('format_version')!r:.80}, this package reads "
                 f"{FORMAT_VERSION}; calibrate again with this version of densepose-engine"
             )
         try:
-            return _read_table(_Fields(data, ""))
+            return _read_table(Fields(data))
         except ValueError as error:
             raise CalibrationError(f"{path} is damaged: {error}; calibrate again") from error
 
@@ -156,129 +156,53 @@ class CalibrationTable:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-# ---- reading with distrust: every failure is a ValueError that names the field ---------------------------------------
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
-
-
-class _Fields:
-    """The entries of a JSON object, each with the type that it must have."""
-
-    def __init__(self, data: object, where: str) -> None:
-        if not isinstance(data, dict):
-            raise ValueError(f"{where} is not an object")
-        self._data: Mapping[str, Any] = data
-        self._where = where
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self._data:
-            raise ValueError(f"{self._name(key)} is missing")
-        return self._data[key]
-
-    def _name(self, key: str) -> str:
-        return f"{self._where}: {key}" if self._where else key
-
-    def integer(self, key: str, most: int = _MOST_COUNT) -> int:
-        value = self[key]
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise ValueError(f"{self._name(key)} is not an integer from 0 to {most}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _MOST_NUMBER:
-            raise ValueError(f"{self._name(key)} is not a finite number")
-        return float(value)
-
-    def text(self, key: str) -> str:
-        return _text(self[key], self._name(key))
-
-    def sha256(self, key: str) -> str:
-        value = self[key]
-        if not isinstance(value, str) or not _SHA256.fullmatch(value):
-            raise ValueError(f"{self._name(key)} is not a SHA-256")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self[key]
-        if not isinstance(value, list):
-            raise ValueError(f"{self._name(key)} is not a list")
-        return tuple(_text(one, self._name(key)) for one in value)
-
-    def entries(self, key: str) -> dict[str, _Fields]:
-        value = self[key]
-        if not isinstance(value, dict) or not 0 < len(value) <= _MOST_ENTRIES:
-            raise ValueError(f"{self._name(key)} is not an object of 1 to {_MOST_ENTRIES} entries")
-        return {_text(name, key): _Fields(entry, f"{key} {name}") for name, entry in value.items()}
-
-    def array(self, key: str, kind: type, least: int, most: int) -> np.ndarray:
-        value = self[key]
-        numbers = isinstance(value, list) and all(type(one) in (kind, int) for one in value)
-        if not numbers or not least <= len(value) <= most:
-            raise ValueError(f"{self._name(key)} is not a list of {least} to {most} numbers")
-        try:
-            array = np.array(value, np.int64 if kind is int else np.float64)
-        except OverflowError:
-            array = np.array([np.inf])
-        if not np.isfinite(array).all():  # JSON's 1e999 is one way to get there
-            raise ValueError(f"{self._name(key)} has a number that is too large")
-        return array
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _MOST_TEXT:
-        raise ValueError(f"{where} is not a text of 1 to {_MOST_TEXT} characters")
-    return value
-
-
-def _read_table(fields: _Fields) -> CalibrationTable:
-    size = fields["input_size"]
-    if size is not None and not (
-        isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side <= 1 << 20 for side in size)
-    ):
-        raise ValueError("input_size is neither null nor a height and a width")
+def _read_table(fields: Fields) -> CalibrationTable:
+    size = None if fields.raw("input_size") is None else fields.integers("input_size", 2, 1, 1 << 20)
+    tensors, layers = fields.sections("tensors", _MOST_ENTRIES), fields.sections("layers", _MOST_ENTRIES)
+    for key, entries in (("tensors", tensors), ("layers", layers)):
+        if not entries:
+            raise fields.refuse(key, "an object of at least one entry")
     return CalibrationTable(
         graph_sha256=fields.sha256("graph_sha256"),
-        images=_read_images(_Fields(fields["images"], "images")),
+        images=_read_images(fields.section("images")),
         method=fields.text("method"),
         package_version=fields.text("package_version"),
         input_size=None if size is None else (size[0], size[1]),
-        people=fields.integer("people"),
-        proposals=fields.integer("proposals"),
-        tensors={name: _read_tensor(entry, name) for name, entry in fields.entries("tensors").items()},
+        people=fields.integer("people", 0, _MOST_COUNT),
+        proposals=fields.integer("proposals", 0, _MOST_COUNT),
+        tensors={name: _read_tensor(entry, name) for name, entry in tensors.items()},
         layers={
-            name: LayerStatistics(entry.array("input_mean", float, 1, _MOST_CHANNELS))
-            for name, entry in fields.entries("layers").items()
+            name: LayerStatistics(
+                entry.array("input_mean", np.float64, (1, _MOST_CHANNELS), -_MOST_NUMBER, _MOST_NUMBER)
+            )
+            for name, entry in layers.items()
         },
     )
 
 
-def _read_images(fields: _Fields) -> ImageProvenance:
+def _read_images(fields: Fields) -> ImageProvenance:
     images = ImageProvenance(
-        count=fields.integer("count"),
-        skipped=fields.texts("skipped"),
+        count=fields.integer("count", 0, _MOST_COUNT),
+        skipped=fields.texts("skipped", most=1 << 20),
         sha256=fields.sha256("sha256"),
-        seed=fields.integer("seed"),
-        names=fields.texts("names"),
+        seed=fields.integer("seed", 0, _MOST_COUNT),
+        names=fields.texts("names", most=1 << 20),
     )
     if len(images.names) != images.count:
-        raise ValueError(f"images: {images.count} pictures, but {len(images.names)} names")
+        raise FieldError(f"images: {images.count} pictures, but {len(images.names)} names")
     return images
 
 
-def _read_tensor(fields: _Fields, name: str) -> TensorStatistics:
+def _read_tensor(fields: Fields, name: str) -> TensorStatistics:
+    low, high, minimum, maximum = (
+        fields.number(key, -_MOST_NUMBER, _MOST_NUMBER) for key in ("low", "high", "minimum", "maximum")
+    )
+    count, zeros = (fields.integer(key, 0, _MOST_COUNT) for key in ("count", "zeros"))
+    counts = fields.array("counts", np.int64, (BINS, BINS), 0, _MOST_COUNT)
     try:
-        one = TensorStatistics.make(
-            fields.number("minimum"),
-            fields.number("maximum"),
-            fields.integer("count"),
-            fields.integer("zeros"),
-            fields.array("counts", int, BINS, BINS),
-        )
+        one = TensorStatistics.make(minimum, maximum, count, zeros, counts)
     except ValueError as error:
-        raise ValueError(f"tensors {name}: {error}") from error
-    if (one.low, one.high) != (fields.number("low"), fields.number("high")):
-        raise ValueError(f"tensors {name}: low and high are not the bins of minimum and maximum")
+        raise FieldError(f"tensors.{name}: {error}") from error
+    if (one.low, one.high) != (low, high):
+        raise FieldError(f"tensors.{name}: low and high are not the bins of minimum and maximum")
     return one

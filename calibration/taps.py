@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +9,10 @@ import numpy as np
 
 from .. import _core
 from ..backends.openvino import make_core
-from ..errors import BackendUnavailable, BuildError, CalibrationError, InferenceError
-from ..preprocess import letterbox_size, padded_size, shortest_edge_size
-
-# As export.graph has them, which cannot be imported without torch.
-METADATA = "densepose_engine"
-GRAPH_VERSION = 1
+from ..errors import BuildError, CalibrationError, InferenceError
+from ..model.custom_ops import GENERATE_PROPOSALS, SETTINGS
+from ..model.frame import FrameSize
+from ..model.graph_file import parse_graph
 
 
 @dataclass(frozen=True)
@@ -44,32 +40,16 @@ class TappedGraph:
             BackendUnavailable: OpenVINO, or what reads the graph, is not installed.
             BuildError: OpenVINO refuses it.
         """
-        try:
-            import onnx
-            import onnx_ir as ir
+        _, model, description = parse_graph(graph, name, CalibrationError, "calibration")
+        import onnx_ir as ir
 
-            from . import points
-        except ImportError as error:
-            raise BackendUnavailable(
-                f"calibration needs onnx ({error}); pip install 'densepose-engine[export]' (running an engine does not)"
-            ) from error
-        try:
-            model = ir.from_proto(onnx.load_model_from_string(graph))
-            description: dict[str, Any] = json.loads(model.metadata_props[METADATA])
-        except KeyError:
-            raise CalibrationError(
-                f"{name} was not written by 'densepose-engine export': it lacks our metadata"
-            ) from None
-        except Exception as error:  # protobuf, onnx_ir and json each have their own
-            raise CalibrationError(
-                f"{name} cannot be read as an ONNX graph ({type(error).__name__}: {error})"
-            ) from error
-        if description.get("graph_version") != GRAPH_VERSION:
-            raise CalibrationError(
-                f"{name} has graph version {description.get('graph_version')!r}, this package calibrates "
-                f"{GRAPH_VERSION}: export it again with this version"
-            )
-        self._read_description(description, name)
+        from . import points
+
+        self._network = description.input
+        self._mean = np.asarray(description.input.mean_rgb, np.float32)
+        self.score_threshold = description.defaults.score_threshold
+        settings = description.defaults.within(description.capacity)
+        self._settings = {key: np.asarray([value], SETTINGS[key].dtype) for key, value in settings.graph_inputs.items()}
         self.layers = [
             Layer(str(node.name), str(node.inputs[0].name), 1 if node.op_type == "Conv" else -1)
             for node in points.layers(model)
@@ -77,39 +57,28 @@ class TappedGraph:
         ]
         self.tensors = points.activations(model)
         self.boxes, self.results = points.boxes(model), points.results(model)
-        self._count, self._proposal_count = "count", self._add_taps(model)
+        self._count, self._proposal_count = "count", self._add_taps(model, name)
         self._compile(ir.to_proto(model).SerializeToString(), name, num_threads)
 
-    def _read_description(self, description: Mapping[str, Any], name: str) -> None:
-        try:
-            data, defaults, capacity = description["input"], description["defaults"], description["capacity"]
-            self.input_size: tuple[int, int] | None = tuple(data["size"]) if data["size"] else None
-            self._mean = np.asarray(data["mean_rgb"], np.float32).reshape(3)
-            self._min_size, self._max_size = int(data["min_size"]), int(data["max_size"])
-            self._divisor = int(data["divisor"])
-            self.score_threshold = float(defaults["score_threshold"])
-            # As Engine: a default may be above what the graph has room for.
-            limits = {key: min(int(defaults[key]), int(capacity[key])) for key in ("max_people", "max_proposals")}
-            self._settings = {
-                "score_threshold": np.array([self.score_threshold], np.float32),
-                "nms_threshold": np.array([defaults["nms_threshold"]], np.float32),
-                "max_detections": np.array([limits["max_people"]], np.int32),
-                "max_proposals": np.array([limits["max_proposals"]], np.int32),
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise CalibrationError(f"{name} does not describe its model ({error!r}); export it again") from error
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(height, width) of a static graph's input, None for a dynamic one."""
+        return self._network.size
 
-    def _add_taps(self, model: Any) -> str:
+    def _add_taps(self, model: Any, name: str) -> str:
         """Make what is watched an output of the graph; returns the name of the tensor that counts proposals."""
         graph = model.graph
         inputs = {value.name for value in graph.inputs}
         values = {value.name: value for node in graph for value in node.outputs}
-        proposal_count = next(node.outputs[2].name for node in graph if node.op_type == "GenerateProposals")
+        proposing = next((node for node in graph if GENERATE_PROPOSALS.matches(node)), None)
+        if proposing is None:
+            raise CalibrationError(f"{name} has no node {GENERATE_PROPOSALS.name}; export it again, with custom ops")
+        proposal_count = GENERATE_PROPOSALS.output(proposing.outputs, "count").name
         outputs = {value.name for value in graph.outputs}
         sources = [layer.source for layer in self.layers]
-        for name in dict.fromkeys([*self.tensors, *sources, proposal_count, *self.boxes, *self.results]):
-            if name not in inputs | outputs:
-                graph.outputs.append(values[name])
+        for tensor in dict.fromkeys([*self.tensors, *sources, proposal_count, *self.boxes, *self.results]):
+            if tensor not in inputs | outputs:
+                graph.outputs.append(values[tensor])
         return str(proposal_count)
 
     def _compile(self, graph: bytes, name: str, num_threads: int | None) -> None:
@@ -130,15 +99,10 @@ class TappedGraph:
         Raises:
             InferenceError: the runtime failed.
         """
-        height, width = rgb.shape[:2]
-        if self.input_size is not None:
-            resized, padded = letterbox_size(height, width, *self.input_size), self.input_size
-        else:
-            resized = shortest_edge_size(height, width, self._min_size, self._max_size)
-            padded = padded_size(*resized, self._divisor)
-        image = np.empty((1, 3, *padded), np.float32)
-        _core.preprocess(rgb, *resized, self._mean, image, layout="NCHW")
-        sizes = np.array([*resized, height, width], np.int32)
+        size = FrameSize.of(rgb.shape[0], rgb.shape[1], self._network)
+        image = np.empty((1, 3, *size.padded), np.float32)
+        _core.preprocess(rgb, *size.resized, self._mean, image, layout="NCHW")
+        sizes = np.array(size.graph_input, SETTINGS["sizes"].dtype)
         try:
             self._request.infer({"image": image, "sizes": sizes, **self._settings}, share_inputs=False)
         except RuntimeError as error:

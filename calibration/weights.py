@@ -49,6 +49,13 @@ def output_axis(node: ir.Node) -> int:
     return 0 if "transB" in node.attributes and node.attributes["transB"].as_int() else 1
 
 
+def input_channels(node: ir.Node) -> int:
+    """How many channels, of a matrix product features, a layer reads."""
+    weight = node.inputs[1]
+    assert weight is not None and weight.shape is not None
+    return int(weight.shape[1 - output_axis(node)]) * _groups(node)  # type: ignore[arg-type]
+
+
 def _groups(node: ir.Node) -> int:
     return node.attributes["group"].as_int() if "group" in node.attributes else 1
 

@@ -16,8 +16,8 @@ from .benchmarking.machine import Watch, describe_machine
 from .benchmarking.stages import profile
 from .benchmarking.timing import Effort, Times, drift, interleave, measure, pair_ratios, summarize
 from .engine import Engine
-from .engine_file import read_manifest
 from .errors import InferenceError
+from .model.engine_file import Manifest, read_manifest
 from .result import DensePoseResult
 
 FRAME_SIZE = (480, 640)
@@ -115,7 +115,7 @@ def bench(
         "machine": describe_machine(),
         "settings": {
             "people": options.people,
-            "max_proposals": options.max_proposals or manifest["model"].get("defaults", {}).get("max_proposals"),
+            "max_proposals": options.max_proposals or manifest.model.defaults.max_proposals,
             "threads": options.threads,
             "streams": options.streams,
             "pictures": len(frames),
@@ -184,17 +184,17 @@ def _load(path: str | os.PathLike[str], options: BenchOptions) -> Engine:
     )
 
 
-def _describe_engine(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    model = manifest["model"]
+def _describe_engine(path: Path, manifest: Manifest) -> dict[str, Any]:
+    model = manifest.model
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
-        "architecture": model.get("architecture"),
-        "precision": manifest["precision"],
-        "backend": manifest["backend"],
-        "runtime": manifest["runtime"],
-        "input_size": model.get("input", {}).get("size"),
-        "parameters": model.get("provenance", {}).get("parameters"),
+        "architecture": model.architecture,
+        "precision": manifest.precision,
+        "backend": manifest.backend,
+        "runtime": dict(manifest.runtime),
+        "input_size": list(model.input.size) if model.input.size else None,
+        "parameters": model.provenance.get("parameters"),
     }
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .backends import backend_module
-from .engine_file import EngineFile
-from .errors import BackendUnavailable, BuildError
+from .errors import BuildError
 from .layer_precision import explain
+from .model.description import CalibrationOrigin, FusedEnds, Int8Description, ModelDescription, NominalLoad
+from .model.engine_file import EngineFile
+from .model.frame import nominal_size
+from .model.graph_file import read_graph, write_description
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,13 +76,13 @@ def build_engine(
         raise ValueError(f"the {backend} backend takes no {', '.join(unknown)}")
     data, model, description = read_graph(path)
     if int8 is not None:
-        description = {**description, "int8": quantize_graph(model, data, module.TARGET, int8)}
+        description = replace(description, int8=quantize_graph(model, data, module.TARGET, int8))
     return compile_graph(model, description, backend, precision, options)
 
 
 def compile_graph(
     model: ir.Model,
-    description: dict[str, Any],
+    description: ModelDescription,
     backend: str,
     precision: str,
     options: Mapping[str, Any] | None = None,
@@ -102,30 +103,32 @@ def compile_graph(
     from .export.layout import flatten_nhwc, pack_maps, place_nhwc, take_bytes
 
     module = _check_precision(backend, precision)
-    description = copy.deepcopy(description)  # one description serves several engines of a graph
     options = dict(options or {})
     if options.get("max_people") is not None:
-        _limit_people(description, options["max_people"])
+        description = _limit_people(description, options["max_people"])
     if module.LAYOUT == "NHWC":
         place_nhwc(model)
         flatten_nhwc(model)
     if module.FUSES_ENDS:
-        description["packed_maps"] = pack_maps(model, description["maps"])
-        description["input"]["quantization"] = take_bytes(model)
+        description = replace(description, ends=FusedEnds(pack_maps(model, description.maps), take_bytes(model)))
     graph = ir.to_proto(model).SerializeToString()
-    payload, runtime, layers = module.build(graph, precision, nominal_load(description), **options)
-    if "int8" in description:
-        layers = explain(layers, description["int8"].pop("placed"), description["int8"]["keep_float"])
-    description |= {"layers": layers, "layers_counted_for": nominal_load(description)}
+    load = nominal_load(description)
+    payload, runtime, layers = module.build(graph, precision, load, **options)
+    if (int8 := description.int8) is not None:
+        layers = explain(layers, int8.placed or (), int8.keep_float)
+        description = replace(description, int8=replace(int8, placed=None))
+    description = replace(description, layers=tuple(layers), layers_counted_for=load)
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
 
 
-def _limit_people(description: dict[str, Any], people: int) -> None:
-    capacity, defaults = description["capacity"], description["defaults"]
-    if not 1 <= people <= capacity["max_people"]:
-        raise BuildError(f"max_people is {people}, it must be from 1 to {capacity['max_people']}, the graph's limit")
-    capacity["max_people"] = people
-    defaults["max_people"] = min(people, defaults["max_people"])
+def _limit_people(description: ModelDescription, people: int) -> ModelDescription:
+    capacity, defaults = description.capacity, description.defaults
+    if not 1 <= people <= capacity.max_people:
+        raise BuildError(f"max_people is {people}, it must be from 1 to {capacity.max_people}, the graph's limit")
+    limited = replace(capacity, max_people=people)
+    return replace(
+        description, capacity=limited, defaults=replace(defaults, max_people=min(people, defaults.max_people))
+    )
 
 
 def _check_precision(backend: str, precision: str) -> ModuleType:
@@ -144,8 +147,6 @@ def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Option
 
     Its metadata are the graph's, and under "int8" what was placed. Errors as ``build_engine``.
     """
-    from .export.metadata import METADATA
-
     data, model, description = read_graph(Path(graph))
     import onnx_ir as ir
 
@@ -153,45 +154,17 @@ def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Option
 
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
-    description = {**description, "int8": {"target": target, **quantize_graph(model, data, target, int8)}}
-    model.metadata_props[METADATA] = json.dumps(description)
+    placed = replace(quantize_graph(model, data, target, int8), target=target)
+    write_description(model, replace(description, int8=placed))
     proto = ir.to_proto(model).SerializeToString()
     return bytes(proto)
 
 
-def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
-    """The file's bytes, the graph in them, and what its metadata says; errors as ``build_engine``."""
-    try:
-        import onnx
-        import onnx_ir as ir
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"building needs onnx ({error}); pip install 'densepose-engine[export]' (running an engine does not)"
-        ) from error
-    from .export.metadata import GRAPH_VERSION, METADATA
-
-    if path.is_dir():
-        raise BuildError(f"{path} is a folder; give the ONNX file that 'densepose-engine export' wrote")
-    data = path.read_bytes()
-    try:
-        model = ir.from_proto(onnx.load_model_from_string(data))
-        description: dict[str, Any] = json.loads(model.metadata_props[METADATA])
-    except KeyError:
-        raise BuildError(f"{path} was not written by 'densepose-engine export': it lacks our metadata") from None
-    except Exception as error:  # protobuf, onnx_ir and json each have their own
-        raise BuildError(f"{path} cannot be read as an ONNX graph ({type(error).__name__}: {error})") from error
-    if description.get("graph_version") != GRAPH_VERSION:
-        raise BuildError(
-            f"{path} has graph version {description.get('graph_version')!r}, this package builds {GRAPH_VERSION}: "
-            "export it again with this version"
-        )
-    return data, model, description
-
-
-def quantize_graph(model: ir.Model, data: bytes, backend: str, options: Int8Options) -> dict[str, Any]:
+def quantize_graph(model: ir.Model, data: bytes, backend: str, options: Int8Options) -> Int8Description:
     """Place Q/DQ in ``model`` for ``backend``, in place; what the engine's manifest says of it."""
     quantizer = make_quantizer(data, backend, options)
-    return {**describe_int8(quantizer, quantizer.place(model, options.keep_float)), **options.record}
+    placement = quantizer.place(model, options.keep_float)
+    return replace(describe_int8(quantizer, placement), record=dict(options.record))
 
 
 def make_quantizer(data: bytes, backend: str, options: Int8Options) -> Quantizer:
@@ -204,23 +177,20 @@ def make_quantizer(data: bytes, backend: str, options: Int8Options) -> Quantizer
     return Quantizer(data, table, TARGETS[backend], options.observer, options.adapt_weights)
 
 
-def describe_int8(quantizer: Quantizer, placement: Placement) -> dict[str, Any]:
-    """What a manifest says under "int8"; and under "placed", for ``compile_graph``, which layers are to be INT8."""
+def describe_int8(quantizer: Quantizer, placement: Placement) -> Int8Description:
+    """What a manifest says under "int8", with ``placed``, which ``compile_graph`` compares the engine's layers with."""
     images = quantizer.table.images
-    return {
-        "observer": quantizer.observer,
-        "adapted_weights": quantizer.adapt_weights,
-        "placed": placement.layers,
-        "keep_float": placement.kept_float,
-        "shared_scales": [list(group) for group in placement.groups],
-        "calibration": {"pictures": images.count, "sha256": images.sha256, "people": quantizer.table.people},
-    }
+    return Int8Description(
+        observer=quantizer.observer,
+        adapted_weights=quantizer.adapt_weights,
+        placed=tuple(placement.layers),
+        keep_float=tuple(placement.kept_float),
+        shared_scales=tuple(placement.groups),
+        calibration=CalibrationOrigin(images.count, images.sha256, quantizer.table.people),
+    )
 
 
-def nominal_load(description: dict[str, Any]) -> dict[str, Any]:
+def nominal_load(description: ModelDescription) -> NominalLoad:
     """What layers' MACs are counted for: the input's size, every proposal, two people."""
-    size = description["input"]["size"]
-    if size is None:
-        shortest, divisor = description["input"]["min_size"], description["input"]["divisor"]
-        size = [-(-side // divisor) * divisor for side in (shortest, shortest * 4 // 3)]
-    return {"image": tuple(size), "box": description["defaults"]["max_proposals"], "densepose": 2}
+    rows = {"box": description.defaults.max_proposals, "densepose": 2}
+    return NominalLoad(nominal_size(description.input), rows)

@@ -14,9 +14,11 @@ import numpy as np
 
 from . import _core
 from .backends import Session, backend_module
-from .engine_file import EngineFile, read_engine_file
 from .errors import CLOSED, EngineFileError, InferenceError
-from .preprocess import letterbox_size, padded_size, shortest_edge_size, to_rgb_array
+from .model.description import ModelDescription, PackedMaps
+from .model.engine_file import EngineFile, read_engine_file
+from .model.frame import FrameSettings, FrameSize, nominal_size
+from .preprocess import to_rgb_array
 from .result import DensePoseResult
 from .stream import BoundedExecutor, stream
 
@@ -46,7 +48,8 @@ class Engine:
         self, session: Session, file: EngineFile, num_threads: int | None = None, num_requests: int = 1
     ) -> None:
         self._session: Session | None = session
-        self._model = file.model
+        self._description = model = file.model
+        self._model = model.to_json()
         self.backend = file.backend
         self.precision = file.precision
         self._num_threads = min(num_threads or os.cpu_count() or 1, _MOST_THREADS)
@@ -54,25 +57,18 @@ class Engine:
         self._executor: BoundedExecutor | None = None
         self._lock = threading.Lock()
         self._closed = False
-        try:
-            data = file.model["input"]
-            self._input_size: tuple[int, int] | None = tuple(data["size"]) if data["size"] else None
-            self._mean = np.asarray(data["mean_rgb"], np.float32).reshape(3)
-            self._min_size, self._max_size = int(data["min_size"]), int(data["max_size"])
-            self._divisor = int(data["divisor"])
-            quantization = data.get("quantization")
-            self._quantization = quantization and (float(quantization["scale"]), int(quantization["zero_point"]))
-            self._defaults = {name: file.model["defaults"][name] for name in _SETTINGS}
-            self._capacity = {name: int(file.model["capacity"][name]) for name in ("max_people", "max_proposals")}
-            self._confidences = [name for name in CONFIDENCES if name in file.model["maps"]]
-            packed = file.model.get("packed_maps")
-            self._maps = ["maps"] if packed else ["coarse_segm", "fine_segm", "u", "v"]
-            self._separate_confidences = [] if packed else self._confidences
-            self._chart = _core.ops.ChartResult(**packed) if packed else _core.ops.ChartResult()
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineFileError(
-                f"the engine's manifest does not describe its model ({error!r}); build it again"
-            ) from error
+        self._input, self._capacity = model.input, model.capacity
+        self._defaults = model.defaults.within(model.capacity)
+        self._mean = np.asarray(model.input.mean_rgb, np.float32)
+        self._quantization = model.input_quantization
+        self._confidences = [name for name in CONFIDENCES if name in model.maps]
+        self._maps, self._separate_confidences = _CHART_MAPS, self._confidences
+        self._chart = _core.ops.ChartResult()
+        if missing := [name for name in _CHART_MAPS if name not in model.maps]:
+            raise EngineFileError(f"its manifest is wrong: maps lacks {', '.join(missing)}; build it again")
+        if model.packed_maps is not None:
+            self._maps, self._separate_confidences = ["maps"], []
+            self._chart = _packed_chart(model.packed_maps)
 
     @classmethod
     def load(
@@ -257,12 +253,20 @@ class Engine:
     @property
     def input_size(self) -> tuple[int, int] | None:
         """(height, width) of the network's input; None for a dynamic engine."""
-        return self._input_size
+        return self._input.size
 
     @property
     def model(self) -> dict[str, Any]:
-        """What the graph says of itself: architecture, sizes, defaults, provenance."""
+        """What the graph says of itself: architecture, sizes, defaults, provenance, as the manifest has it.
+
+        ``description`` is the same with types.
+        """
         return self._model
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the graph says of itself, typed; ``model`` is the same as plain dictionaries and lists."""
+        return self._description
 
     def close(self) -> None:
         """Wait for what ``infer_async`` began and free the compiled graph; ``infer`` raises ValueError afterwards."""
@@ -285,8 +289,8 @@ class Engine:
         self.close()
 
     def __repr__(self) -> str:
-        size = "dynamic" if self._input_size is None else "{}x{}".format(*self._input_size)
-        return f"Engine({self._model.get('architecture', '?')}, {self.backend}, {self.precision}, input {size})"
+        size = "dynamic" if self._input.size is None else "{}x{}".format(*self._input.size)
+        return f"Engine({self._description.architecture}, {self.backend}, {self.precision}, input {size})"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -294,42 +298,26 @@ class Engine:
 
     def _settings(
         self, score: float | None, nms: float | None, people: int | None, proposals: int | None
-    ) -> dict[str, float | int]:
-        values: dict[str, float | int] = {}
-        for name, given in (("score_threshold", score), ("nms_threshold", nms)):
-            value = self._defaults[name] if given is None else given
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a number in [0, 1], not {value!r}")
-            values[name] = float(value)
-        for name, given in (("max_people", people), ("max_proposals", proposals)):
-            capacity = self._capacity[name]
-            value = min(self._defaults[name], capacity) if given is None else given
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= capacity:
-                raise ValueError(f"{name} must be an integer in [0, {capacity}], the graph's limit, not {value!r}")
-            values[_GRAPH_NAMES.get(name, name)] = int(value)
-        return values
+    ) -> FrameSettings:
+        return self._defaults.changed(
+            self._capacity, score_threshold=score, nms_threshold=nms, max_people=people, max_proposals=proposals
+        )
 
-    def _resized_size(self, height: int, width: int) -> tuple[int, int]:
-        if self._input_size is not None:
-            return letterbox_size(height, width, *self._input_size)
-        return shortest_edge_size(height, width, self._min_size, self._max_size)
-
-    def _infer(self, rgb: np.ndarray, settings: dict[str, float | int]) -> DensePoseResult:
+    def _infer(self, rgb: np.ndarray, settings: FrameSettings) -> DensePoseResult:
         session = self._session  # close() may take it away meanwhile
         if session is None:
             raise ValueError(CLOSED)
-        height, width = rgb.shape[:2]
-        resized = self._resized_size(height, width)
-        padded = self._input_size or padded_size(*resized, self._divisor)
+        size = FrameSize.of(rgb.shape[0], rgb.shape[1], self._input)
         with session.request() as request:
-            image = request.image(*padded)
-            if self._quantization:
-                scale, zero_point = self._quantization
-                _core.preprocess_to_bytes(rgb, *resized, self._mean, image, scale, zero_point, self._num_threads)
+            image = request.image(*size.padded)
+            if (q := self._quantization) is not None:
+                threads = self._num_threads
+                _core.preprocess_to_bytes(rgb, *size.resized, self._mean, image, q.scale, q.zero_point, threads)
             else:
                 layout = session.image_layout
-                _core.preprocess(rgb, *resized, self._mean, image, layout=layout, threads=self._num_threads)
-            return self._result(request.run({"sizes": (*resized, height, width), **settings}), (height, width))
+                _core.preprocess(rgb, *size.resized, self._mean, image, layout=layout, threads=self._num_threads)
+            inputs = {"sizes": size.graph_input, **settings.graph_inputs}
+            return self._result(request.run(inputs), size.original)
 
     def _result(self, outputs: dict[str, np.ndarray], image_size: tuple[int, int]) -> DensePoseResult:
         boxes = np.array(outputs["boxes"], np.float32)
@@ -348,13 +336,18 @@ class Engine:
         )
 
     def _warm_up(self, people: int) -> None:
-        height, width = self._input_size or (self._min_size, self._min_size * 4 // 3)
-        grey = np.full((height, width, 3), 127, np.uint8)
-        for count in range(1, min(people, self._capacity["max_people"]) + 1):
+        grey = np.full((*nominal_size(self._input), 3), 127, np.uint8)
+        for count in range(1, min(people, self._capacity.max_people) + 1):
             # Every proposal is a person and none suppresses another: exactly `count` people.
             self.infer(grey, score_threshold=0, nms_threshold=1, max_people=count)
 
 
 _MOST_THREADS = 256  # that preprocessing and charts can make use of
-_SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
-_GRAPH_NAMES = {"max_people": "max_detections"}
+_CHART_MAPS = ["coarse_segm", "fine_segm", "u", "v"]
+
+
+def _packed_chart(packed: PackedMaps) -> Any:
+    try:
+        return _core.ops.ChartResult(channels=list(packed.channels), block=packed.block, layout=packed.layout)
+    except ValueError as error:
+        raise EngineFileError(f"its manifest is wrong: packed_maps: {error}; build it again") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from .result import DensePoseResult
 
 if TYPE_CHECKING:
     from .calibration.quantizer import Quantizer
-    from .engine_file import EngineFile
     from .evaluate import Dataset, Evaluation, GpsDefinition
+    from .model.description import ModelDescription
+    from .model.engine_file import EngineFile
 
 #: More layers than these in float are another engine; then INT8 is not what the model needs.
 MOST_LAYERS = 16
@@ -132,7 +133,7 @@ class Trials:
     def __init__(
         self,
         quantizer: Quantizer,
-        description: dict[str, Any],
+        description: ModelDescription,
         score: Callable[[Engine], Any],
         loss: Callable[[Any, Any], float],
     ) -> None:
@@ -147,7 +148,7 @@ class Trials:
                 compile_graph(self._quantizer.model(), self._description, "openvino", "fp32")
             )
         model, placement = self._quantizer(keep_float)
-        description = {**self._description, "int8": describe_int8(self._quantizer, placement)}
+        description = replace(self._description, int8=describe_int8(self._quantizer, placement))
         return self._loss(self._reference, self._scored(compile_graph(model, description, "openvino", "int8")))
 
     def _scored(self, file: EngineFile) -> Any:
@@ -157,7 +158,7 @@ class Trials:
 
 def trials_with_labels(
     quantizer: Quantizer,
-    description: dict[str, Any],
+    description: ModelDescription,
     dataset: Dataset,
     gps: GpsDefinition,
     advance: Callable[[int], None] = lambda done: None,
@@ -175,7 +176,7 @@ def trials_with_labels(
 
 def trials_without_labels(
     quantizer: Quantizer,
-    description: dict[str, Any],
+    description: ModelDescription,
     pictures: Sequence[np.ndarray],
     advance: Callable[[int], None] = lambda done: None,
 ) -> Trials:

@@ -1,13 +1,14 @@
 """What became of every layer, as an engine's manifest has it: who runs in INT8, who does not, and why.
 
-A manifest's ``layers`` are dictionaries with ``name`` ("stage/layer"), ``type``, ``precision`` ("int8", "f32", "bf16",
-"unknown"), ``kernel``, ``macs`` and, of an INT8 engine's layers that are not INT8, ``reason``: one of ``REASONS``.
+Layers are ``model.description.Layer``; of an INT8 engine's layers that are not INT8, ``reason`` is one of ``REASONS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from .model.description import Layer
 
 KEPT, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "computed weights", "fell back"
 #: What each reason means, for people.
@@ -18,9 +19,7 @@ REASONS = {
 }
 
 
-def explain(
-    layers: Iterable[Mapping[str, Any]], placed: Collection[str], kept: Collection[str]
-) -> list[dict[str, Any]]:
+def explain(layers: Iterable[Layer], placed: Collection[str], kept: Collection[str]) -> list[Layer]:
     """The layers of an INT8 engine with ``reason`` where one is not INT8.
 
     Args:
@@ -29,33 +28,27 @@ def explain(
             what cannot be found may not count as INT8.
         kept: names of those that were to stay float.
     """
-    explained = [dict(layer) for layer in layers]
-    for layer in explained:
-        if layer["precision"] == "int8":
-            continue
-        name = layer["name"]
-        layer["reason"] = KEPT if name in kept else FELL_BACK if name in placed else COMPUTED_WEIGHTS
-    found = {layer["name"] for layer in explained}
-    missing = {"type": "unknown", "precision": "unknown", "kernel": "", "macs": 0, "reason": FELL_BACK}
-    return explained + [{"name": name, **missing} for name in placed if name not in found]
+
+    def reason(name: str) -> str:
+        return KEPT if name in kept else FELL_BACK if name in placed else COMPUTED_WEIGHTS
+
+    explained = [one if one.precision == "int8" else replace(one, reason=reason(one.name)) for one in layers]
+    found = {layer.name for layer in explained}
+    missing = [name for name in placed if name not in found]
+    return explained + [Layer(name, "unknown", "unknown", "", 0, FELL_BACK) for name in missing]
 
 
-def int8_mac_share(layers: Sequence[Mapping[str, Any]]) -> float:
+def int8_mac_share(layers: Sequence[Layer]) -> float:
     """The part of all MACs that runs in INT8, 0 .. 1."""
-    total = sum(layer["macs"] for layer in layers)
-    return sum(layer["macs"] for layer in layers if layer["precision"] == "int8") / total if total else 0.0
+    total = sum(layer.macs for layer in layers)
+    return sum(layer.macs for layer in layers if layer.precision == "int8") / total if total else 0.0
 
 
-def float_layers(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def float_layers(layers: Sequence[Layer]) -> list[Layer]:
     """The layers of an INT8 engine that are not INT8, most MACs first."""
-    return sorted((layer for layer in layers if layer["precision"] != "int8"), key=lambda layer: -layer["macs"])
+    return sorted((layer for layer in layers if layer.precision != "int8"), key=lambda layer: -layer.macs)
 
 
-def fell_back(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def fell_back(layers: Sequence[Layer]) -> list[Layer]:
     """The layers that were quantised and do not run in INT8, most MACs first. Of a good engine, none."""
-    return [layer for layer in float_layers(layers) if layer.get("reason") == FELL_BACK]
-
-
-def stage(layer: Mapping[str, Any]) -> str:
-    """ "backbone", "neck", "rpn", "box" or "densepose"."""
-    return str(layer["name"]).split("/")[0]
+    return [layer for layer in float_layers(layers) if layer.reason == FELL_BACK]

@@ -1,7 +1,8 @@
 """``.npz`` files of plain arrays: written whole or not at all, and read with distrust.
 
 ``numpy.load`` allocates what a file declares; a file of a kilobyte can declare a terabyte. Here a declared size is
-believed only if the file's own bytes could hold it, and nothing is ever unpickled.
+believed only if the file's own bytes could hold it and all of them together stay in a bound (docs/limits.md), and
+nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .files.reading import NotRegularError, check_zip_directory, open_regular
+
 _DEFLATE_RATIO = 1032  # deflate compresses no better
+# Maps of people compress to a fourth or so, empty ones to a thousandth.
+_LEAST_LIMIT, _MOST_RATIO = 256 << 20, 64
+_DIRECTORY_LIMIT = 4 << 20  # of the zip's list of members: some 40,000
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -45,18 +51,26 @@ class NpzReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._stream: BinaryIO = Path(path).open("rb")  # noqa: SIM115 (closed by __exit__)
         try:
+            self._stream: BinaryIO = open_regular(path)
+        except NotRegularError as error:
+            raise ValueError(str(error)) from error
+        try:
+            check_zip_directory(self._stream, _DIRECTORY_LIMIT)
             self._archive = zipfile.ZipFile(self._stream)
             members = self._archive.infolist()
         except Exception as error:  # zipfile does not say what it raises; struct.error and OverflowError were seen
             self._stream.close()
-            raise ValueError(f"it is no zip file, or truncated ({error})") from error
+            raise ValueError(f"it is no zip file, or truncated ({error!s:.200})") from error
         # Members that share their bytes could together declare far more than the ratio allows.
         size = os.fstat(self._stream.fileno()).st_size
         if sum(info.compress_size for info in members) > size:
             self._stream.close()
             raise ValueError("its members claim more bytes than the file has")
+        most = max(_LEAST_LIMIT, _MOST_RATIO * size)
+        if (total := sum(info.file_size for info in members)) > most:
+            self._stream.close()
+            raise ValueError(f"its arrays have {total} bytes together, at most {most} are read of such a file")
         self._members = {info.filename: info for info in members}
 
     def __enter__(self) -> NpzReader:
@@ -78,7 +92,7 @@ class NpzReader:
         try:
             info = self._members[f"{name}.npy"]
         except KeyError:
-            raise ValueError(f"it has no array {name}") from None
+            raise ValueError(f"it has no array {name:.80}") from None
         try:
             with self._archive.open(info) as stream:
                 found, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
@@ -95,6 +109,6 @@ class NpzReader:
                 if len(data) != size or stream.read(1):  # the second read has zipfile verify the checksum
                     raise ValueError("it is truncated")
         except Exception as error:  # of zipfile, zlib and numpy's header parser, on damaged members
-            raise ValueError(f"its array {name} cannot be read: {error}") from error
+            raise ValueError(f"its array {name:.80} cannot be read: {error!s:.200}") from error
         array = np.frombuffer(data, dtype).reshape(found, order="F" if fortran else "C")
         return array.astype(dtype.newbyteorder("="), order="C")

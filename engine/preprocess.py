@@ -1,20 +1,26 @@
-"""What happens to a picture before the network: which size it is resized to, and how whatever a user has becomes RGB.
+"""How whatever picture a user has becomes RGB.
 
-The resize itself, the mean and the padding are compiled (``_core.preprocess``); sizes here are (height, width).
+Which size it is resized to, ``model.frame`` says; the resize itself, the mean and the padding are compiled
+(``_core.preprocess``).
 Pillow is imported only where a file or a PIL image comes in.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import ImageError
+from .files.reading import NotRegularError, open_regular
+from .model.frame import letterbox_size, padded_size, shortest_edge_size
+
+__all__ = ["letterbox_size", "padded_size", "shortest_edge_size", "to_rgb_array"]
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,67 +30,10 @@ if TYPE_CHECKING:
 # Pillow's modes whose values may have any range, so that no conversion is right.
 _REFUSED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}
 _EXIF_ORIENTATION = 0x0112
-
-
-# ---- sizes -----------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=64)
-def shortest_edge_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """The size at which the shorter side is ``min_size``, or less where the longer one would pass ``max_size``.
-
-    The same numbers as ``ResizeShortestEdge.get_output_shape`` in detectron2's data/transforms/augmentation_impl.py,
-    with its order of floating-point operations; ``min_size`` 0 leaves the picture as it is, as there. A side that would
-    round to 0, which detectron2 cannot resize to, is 1.
-
-    Raises:
-        ValueError: a side of the picture is not positive, or a limit is negative.
-    """
-    _check_positive(height=height, width=width)
-    if min_size < 0 or max_size < 1:
-        raise ValueError(f"min_size must be at least 0 and max_size at least 1, not {min_size} and {max_size}")
-    if min_size == 0:
-        return height, width
-    scale = min_size / min(height, width)
-    new_height, new_width = (float(min_size), scale * width) if height < width else (scale * height, float(min_size))
-    longer = max(new_height, new_width)
-    if longer > max_size:
-        scale = max_size / longer
-        new_height, new_width = new_height * scale, new_width * scale
-    return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
-
-
-@functools.lru_cache(maxsize=64)
-def letterbox_size(height: int, width: int, input_height: int, input_width: int) -> tuple[int, int]:
-    """The largest size of the same shape that fits into an input of ``input_height`` x ``input_width``, at least 1 x 1.
-
-    Raises:
-        ValueError: a size is not positive.
-    """
-    _check_positive(height=height, width=width, input_height=input_height, input_width=input_width)
-    scale = min(input_height / height, input_width / width)
-    new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
-    return min(max(new_height, 1), input_height), min(max(new_width, 1), input_width)
-
-
-@functools.lru_cache(maxsize=64)
-def padded_size(height: int, width: int, divisor: int) -> tuple[int, int]:
-    """``height`` and ``width`` rounded up to multiples of ``divisor``, the coarsest stride; 0 and 1 pad nothing.
-
-    Raises:
-        ValueError: a size is not positive, or the divisor negative.
-    """
-    _check_positive(height=height, width=width)
-    if divisor < 0:
-        raise ValueError(f"divisor must be at least 0, not {divisor}")
-    divisor = max(divisor, 1)
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
+# Pillow keeps 4 bytes of each pixel, and the array 3 more. Decoders of other formats hold pictures of their own beside
+# these, up to four times as much; for them the limit of pixels is half.
+_LEAN_FORMATS = frozenset(["BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF"])
+_STRIP = 1 << 20  # pixels that are converted at a time
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -100,7 +49,9 @@ def to_rgb_array(image: Picture) -> np.ndarray:
             - the path of a picture, or the bytes of an encoded picture (JPEG, PNG, ...);
             - a PIL image.
 
-            Files and PIL images are turned upright as their EXIF orientation says. Grey, palette, 1-bit, CMYK and YCbCr
+            Files may have twice ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (179 million), WebP, AVIF, JPEG 2000 and rarer
+            formats half of that; reading takes 7 bytes per pixel, or in the latter case up to 20. Files and PIL images
+            are turned upright as their EXIF orientation says. Grey, palette, 1-bit, CMYK and YCbCr
             pictures are converted to RGB; alpha is dropped, as detectron2 drops it; of 16-bit grey the upper 8 bits are
             kept; 32-bit integer and floating-point pictures are refused. Of an animation the first frame is taken (of a
             PIL image the current one).
@@ -133,14 +84,7 @@ def _check_array(image: np.ndarray) -> None:
         return
     given = f"image is a {image.dtype} array of shape {image.shape}, it must be uint8 of shape (height, width, 3)"
     if image.dtype != np.uint8:
-        hint = ""
-        if image.dtype.kind == "f":
-            hint = ": scale values from 0 .. 1 with (image * 255).round().astype(numpy.uint8)"
-        elif image.dtype.kind in "iu":
-            hint = ": convert values from 0 .. 255 with image.astype(numpy.uint8)"
-        elif image.dtype.kind == "b":
-            hint = ": convert it with image.astype(numpy.uint8) * 255"
-        raise TypeError(given + hint)
+        raise TypeError(given + _dtype_hint(image))
     shape = image.shape
     if image.ndim == 3 and shape[2] == 3:
         raise ValueError(f"{given}: it is empty")
@@ -159,18 +103,59 @@ def _check_array(image: np.ndarray) -> None:
     raise ValueError(f"{given}: {hint}")
 
 
+def _dtype_hint(image: np.ndarray) -> str:
+    """How the array becomes uint8, by what its values are: what suits 0 .. 1 would turn 0 .. 255 into noise."""
+    if image.dtype.kind == "b":
+        return ": convert it with image.astype(numpy.uint8) * 255"
+    if image.dtype.kind not in "iuf" or not image.size:
+        return ""
+    low, high = image.min(), image.max()
+    values = f"its values are {low:g} .. {high:g}"
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return f": {values}; it must not hold NaN or infinity"
+    if image.dtype.kind in "iu" and low >= 0 and high <= 255:
+        return f": {values}; convert them with image.astype(numpy.uint8)"
+    if image.dtype.kind in "iu" and low >= 0 and high <= 65535:
+        return f": {values}; if they are 16-bit, keep the upper 8 bits with (image // 256).astype(numpy.uint8)"
+    # Resizing overshoots: a little beyond either end is no other range. What has few steps is not 0 .. 255.
+    if low >= -0.25 * high and 0 <= high <= 1.5:
+        return f": {values}; scale 0 .. 1 to 0 .. 255 with (image.clip(0, 1) * 255).round().astype(numpy.uint8)"
+    if low >= -0.25 * high and 16 < high <= 320:
+        return f": {values}; convert 0 .. 255 with image.round().clip(0, 255).astype(numpy.uint8)"
+    return f": {values}; scale them to 0 .. 255 first, then image.round().clip(0, 255).astype(numpy.uint8)"
+
+
 def _read(file: str | os.PathLike[str] | io.BytesIO, name: str) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
-            return _to_rgb(image, name)
+        with contextlib.ExitStack() as stack:
+            stream = file if isinstance(file, io.BytesIO) else stack.enter_context(open_regular(file))
+            image = Image.open(stream)
+            _check_pixels(image)
+            rgb = _to_rgb(image, name)
+            del image  # before an upright copy is made
     except (FileNotFoundError, ImageError):
         raise
+    except NotRegularError as error:
+        raise ImageError(f"{error}; a picture is a file") from None
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture of a known format") from error
     except Exception as error:
         raise _unreadable(name, error) from error
+    return np.ascontiguousarray(rgb)
+
+
+def _check_pixels(image: Image) -> None:
+    """Pillow's own limit, twice ``MAX_IMAGE_PIXELS``, was kept when the file was opened."""
+    from PIL import Image as module
+
+    most, pixels = module.MAX_IMAGE_PIXELS, image.width * image.height
+    if most is not None and pixels > most and image.format not in _LEAN_FORMATS:
+        raise module.DecompressionBombError(
+            f"{image.width} x {image.height} pixels are more than the {most} that are read of a file of format "
+            f"{image.format}"
+        )
 
 
 def _unreadable(name: str, error: Exception) -> ImageError:
@@ -183,7 +168,7 @@ def _unreadable(name: str, error: Exception) -> ImageError:
         return ImageError(f"{name} is too large for this machine's memory")
     if isinstance(error, OSError) and error.strerror:
         return ImageError(f"{name} cannot be read: {error.strerror}")
-    return ImageError(f"{name} cannot be read, it may be truncated or damaged ({error})")
+    return ImageError(f"{name} cannot be read, it may be truncated or damaged ({error!s:.200})")
 
 
 def _to_rgb(image: Image, name: str) -> np.ndarray:
@@ -194,34 +179,48 @@ def _to_rgb(image: Image, name: str) -> np.ndarray:
     if 0 in image.size:
         raise ImageError(f"{name} is empty ({image.width} x {image.height} pixels)")
     try:
+        turn = _orientation(image)
         image.load()
-        image = _upright(image)
     except Exception as error:
         raise _unreadable(name, error) from error
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.stack([grey] * 3, axis=-1)
     try:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        rgb = np.empty((image.height, image.width, 3), np.uint8)
+        # In strips, because whole pictures in between would cost more memory than the picture itself.
+        rows = max(1, _STRIP // image.width)
+        for top in range(0, image.height, rows):
+            bottom = min(top + rows, image.height)
+            whole = bottom - top == image.height
+            strip = image if whole else image.crop((0, top, image.width, bottom))
+            _convert(strip, rgb[top:bottom])
     except ValueError as error:
         raise ImageError(f"{name} has Pillow's mode {image.mode!r}, which does not convert to RGB") from error
+    except Exception as error:
+        raise _unreadable(name, error) from error
+    return rgb if turn is None else turn(rgb)
 
 
-def _upright(image: Image) -> Image:
-    from PIL.Image import Transpose
+def _convert(image: Image, rgb: np.ndarray) -> None:
+    if image.mode.startswith("I;16"):
+        rgb[:] = (np.asarray(image) >> 8).astype(np.uint8)[..., None]
+    else:
+        rgb[:] = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # EXIF that cannot be parsed says nothing of the orientation, and the pixels are good
-        return image
+
+# What the values of the EXIF orientation ask for, as views of an array.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda rgb: rgb[:, ::-1],
+    3: lambda rgb: rgb[::-1, ::-1],
+    4: lambda rgb: rgb[::-1],
+    5: lambda rgb: rgb.transpose(1, 0, 2),
+    6: lambda rgb: np.rot90(rgb, -1),
+    7: lambda rgb: rgb[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda rgb: np.rot90(rgb),
+}
+
+
+def _orientation(image: Image) -> Callable[[np.ndarray], np.ndarray] | None:
     # Not ImageOps.exif_transpose: it also writes the EXIF anew, which fails where other tags are damaged.
-    turn = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    try:
+        return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # EXIF that cannot be parsed says nothing of the orientation, and the pixels are good
+        return None

@@ -15,6 +15,8 @@ from .npz import NpzReader, write_npz
 
 PARTS = 24  # labels are 1 .. 24; 0 is background
 _MAX_COORDINATE = 1 << 24  # pixels; float32 cannot count further
+_MOST_PEOPLE = 100_000  # in a file
+_MOST_PIXELS = 1 << 31  # of a file's picture
 
 
 def patch_size(box: np.ndarray) -> tuple[int, int]:
@@ -266,6 +268,8 @@ def _arrays(result: DensePoseResult) -> dict[str, np.ndarray]:
 
 def _read(file: NpzReader) -> DensePoseResult:
     scores = file.read("scores", "f", (None,)).astype(np.float32)
+    if len(scores) > _MOST_PEOPLE:
+        raise ValueError(f"it has {len(scores)} people, at most {_MOST_PEOPLE} are read")
     boxes = file.read("boxes", "f", (len(scores), 4)).astype(np.float32)
     if not np.isfinite(boxes).all() or (np.abs(boxes) > _MAX_COORDINATE).any():
         raise ValueError("its boxes are not those of a picture")
@@ -273,6 +277,8 @@ def _read(file: NpzReader) -> DensePoseResult:
         height, width = file.read("image_size", "iu", (2,)).tolist()
     else:
         width, height = np.ceil(boxes[:, 2:].max(axis=0, initial=1)).astype(int).tolist()
+    if not (0 < height <= _MAX_COORDINATE and 0 < width <= _MAX_COORDINATE and height * width <= _MOST_PIXELS):
+        raise ValueError(f"its image_size of {height} x {width} is not that of a picture")
     names = file.read("confidence_names", "U", (None,)).tolist() if "confidence_names" in file else []
     if len(set(names)) != len(names):
         raise ValueError("its confidence names are not distinct")

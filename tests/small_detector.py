@@ -116,7 +116,9 @@ def small_detector(size: tuple[int, int] | None = (64, 96), stem_scale: float = 
     model = ir.Model(graph, ir_version=10)
     model.metadata_props["densepose_engine"] = json.dumps(
         {
+            "architecture": "small",
             "graph_version": 1,
+            "maps": ["u"],
             "input": {"size": size, "mean_rgb": [100.0, 110.0, 120.0], "min_size": 64, "max_size": 96, "divisor": 32},
             "defaults": {"score_threshold": 0.5, "nms_threshold": 1.0, "max_people": 20, "max_proposals": 50},
             "capacity": {"max_people": MAX_PEOPLE, "max_proposals": 50},

@@ -11,7 +11,7 @@ import pytest
 from densepose_engine.build import Int8Options, quantized_graph
 from densepose_engine.calibration.table import graph_digest
 from densepose_engine.cli import BAD_INPUT, BAD_OUTPUT, OK, USAGE, main
-from densepose_engine.engine_file import read_manifest
+from densepose_engine.model.engine_file import read_manifest
 
 
 def test_the_qdq_graph_for_tensorrt(
@@ -36,7 +36,7 @@ def test_the_default_names(demo_onnx: Path, demo_table: Path, tmp_path: Path) ->
     assert main(["build", str(graph), "--target", "openvino", *options]) == OK
     assert main(["build", str(graph), "--precision", "int8", *options]) == OK
     assert {path.name for path in tmp_path.iterdir()} == {"g.onnx", "g.qdq.onnx", "g.engine"}
-    assert read_manifest(tmp_path / "g.engine")["precision"] == "int8"
+    assert read_manifest(tmp_path / "g.engine").precision == "int8"
 
 
 @pytest.mark.parametrize(

@@ -295,11 +295,9 @@ def test_the_choice_of_pictures(tmp_path: Path) -> None:
     assert [str(name) for name in names[:3]] == ["67", "50", "49"]
 
 
-def test_constants_agree_with_the_exporter_s() -> None:
+def test_defaults_of_the_command_are_those_of_the_function() -> None:
     from densepose_engine.commands import calibrate
-    from densepose_engine.export.graph import GRAPH_VERSION, METADATA
 
-    assert (taps.GRAPH_VERSION, taps.METADATA) == (GRAPH_VERSION, METADATA)
     assert calibrate.DEFAULT_COUNT == collecting.DEFAULT_COUNT
     assert calibrate.DEFAULT_MIN_PEOPLE == collecting.DEFAULT_MIN_PEOPLE
 

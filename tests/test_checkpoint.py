@@ -192,6 +192,7 @@ def test_a_pickle_cut_anywhere_is_refused(tmp_path: Path, protocol: int) -> None
         assert "copy it again" in refusal(write(tmp_path / "m.pkl", data[:length]))
 
 
+@pytest.mark.filterwarnings("ignore:.*are taken")
 def test_a_pickle_with_any_byte_changed_is_read_or_refused(tmp_path: Path) -> None:
     data = pickle.dumps({"model": {"w": np.arange(4, dtype=np.float32)}}, 4)
     for index in range(2, len(data)):

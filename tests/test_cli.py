@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from densepose_engine import DensePoseResult, Engine, InferenceError, cli
-from densepose_engine.engine_file import read_manifest
+from densepose_engine.model.engine_file import read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
@@ -141,7 +141,7 @@ def test_inspect(demo_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert part in text
     assert main("inspect", demo_engine, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {**read_manifest(demo_engine), "int8_mac_share": 0.0}
+    assert json.loads(capsys.readouterr().out) == {**read_manifest(demo_engine).to_json(), "int8_mac_share": 0.0}
 
 
 def test_damaged_and_missing_inputs(demo_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

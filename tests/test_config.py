@@ -396,7 +396,5 @@ def test_aliases_that_multiply_do_not(tmp_path: Path) -> None:
     lists += [f"L{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 30)]
     write(tmp_path, "base.yaml", BASE_YAML)
     text = "\n".join(["_BASE_: base.yaml", *lists, "MODEL:", "  RPN:", "    IN_FEATURES: *l29", ""])
-    with pytest.warns(UserWarning, match="L29"), pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="more than 20000 values"):
         load_config(write(tmp_path, "c.yaml", text))
-    assert caught.value.key == "MODEL.RPN.IN_FEATURES"
-    assert len(str(caught.value)) < 100_000

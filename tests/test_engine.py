@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_files import rewrite
 from PIL import Image
 
 from densepose_engine import (
@@ -19,7 +20,7 @@ from densepose_engine import (
     ImageError,
 )
 from densepose_engine.backends import backend_module
-from densepose_engine.engine_file import EngineFile, read_engine_file, write_engine_file
+from densepose_engine.model.engine_file import EngineFile, read_engine_file, write_engine_file
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 PICTURE = MODELS / "person.jpg"
@@ -256,10 +257,7 @@ def test_a_payload_that_openvino_cannot_read_is_an_engine_error(
 
 @pytest.mark.parametrize("missing", ["input", "defaults", "capacity", "maps"])
 def test_a_manifest_without_its_model_is_an_engine_error(demo_engine: Path, tmp_path: Path, missing: str) -> None:
-    file = read_engine_file(demo_engine)
-    other = tmp_path / "other.engine"
-    model = {key: value for key, value in file.model.items() if key != missing}
-    write_engine_file(other, EngineFile(file.backend, file.precision, model, file.runtime, file.payload))
+    other = rewrite(demo_engine, tmp_path / "other.engine", lambda manifest: manifest["model"].pop(missing) and None)
     with pytest.raises(EngineFileError, match=r"other\.engine.*manifest"):
         Engine.load(other, cache_dir=None)
 
@@ -301,9 +299,9 @@ def test_moving_the_file_away_after_loading_is_fine(demo_engine: Path, rgb: np.n
 def test_a_manifest_that_does_not_fit_its_graph_is_an_engine_error(
     size: list[object], demo_engine: Path, tmp_path: Path
 ) -> None:
-    file = read_engine_file(demo_engine)
-    file.model["input"]["size"] = size
-    write_engine_file(tmp_path / "other.engine", file)
+    rewrite(
+        demo_engine, tmp_path / "other.engine", lambda manifest: manifest["model"]["input"].update(size=size) and None
+    )
     with pytest.raises(EngineFileError, match=r"other\.engine.*manifest"):
         Engine.load(tmp_path / "other.engine", warm_up=1, cache_dir=None)
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from descriptions import description
 
 from densepose_engine import EngineFileError
-from densepose_engine.engine_file import EngineFile, read_engine_file, read_manifest, write_engine_file
+from densepose_engine.model.engine_file import EngineFile, read_engine_file, read_manifest, write_engine_file
 
 ENGINE = EngineFile(
     backend="openvino",
     precision="fp32",
-    model={"architecture": "test"},
+    model=description(),
     runtime={"openvino": "1.2.3"},
     payload={"model.xml": b"<net/>" * 50, "model.bin": bytes(range(256)) * 40},
 )
@@ -31,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_round_trip(path: Path) -> None:
     assert read_engine_file(path) == ENGINE
-    assert read_manifest(path)["payload"]["model.bin"]["size"] == 256 * 40
+    assert read_manifest(path).payload["model.bin"].size == 256 * 40
 
 
 def test_the_same_engine_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
@@ -41,7 +43,7 @@ def test_the_same_engine_gives_the_same_bytes(path: Path, tmp_path: Path) -> Non
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(path: Path) -> None:
     before = path.read_bytes()
-    bad = EngineFile("openvino", "fp32", {"not": {"json", "able"}}, {}, {})
+    bad = replace(ENGINE, runtime={"not": {"json", "able"}})  # type: ignore[dict-item]
     with pytest.raises(TypeError):
         write_engine_file(path, bad)
     assert path.read_bytes() == before
@@ -75,7 +77,7 @@ def test_every_truncation_is_noticed(path: Path) -> None:
 
 
 def rewrite_manifest(path: Path, **changes: object) -> None:
-    manifest = {**read_manifest(path), **changes}
+    manifest = {**read_manifest(path).to_json(), **changes}
     payload = read_engine_file(path).payload
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("manifest.json", json.dumps(manifest))
@@ -96,7 +98,10 @@ def test_another_format_version_is_named(path: Path) -> None:
         ({"backend": 3}, "backend"),
         ({"payload": []}, "payload"),
         ({"payload": {"model.xml": {"size": "300", "sha256": ""}}}, r"model\.xml"),
-        ({"payload": {"gone.bin": {"size": 1, "sha256": ""}}}, r"gone\.bin"),
+        ({"payload": {"gone.bin": {"size": 1, "sha256": "0" * 64}}}, r"gone\.bin"),
+        ({"payload": {"model.xml": {"size": 10**400, "sha256": "0" * 64}}}, r"payload\.model\.xml\.size"),
+        ({"runtime": {"openvino": 3}}, r"runtime\.openvino"),
+        ({"model": []}, "model is"),
         ({"payload": {"model.xml": {"size": 300, "sha256": "0" * 64}}}, "hash"),
     ],
 )
@@ -124,9 +129,9 @@ def test_what_is_no_engine_is_refused(tmp_path: Path) -> None:
         read_engine_file(text)
 
 
-@pytest.mark.parametrize(("name", "size"), [("model.xml", 257 << 20), ("manifest.json", 17 << 20)])
+@pytest.mark.parametrize(("name", "size"), [("model.xml", 65 << 20), ("manifest.json", 5 << 20)])
 def test_what_inflates_beyond_its_limit_is_refused_before_it_is_inflated(path: Path, name: str, size: int) -> None:
-    manifest = json.dumps(read_manifest(path))
+    manifest = json.dumps(read_manifest(path).to_json())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         if name != "manifest.json":
             archive.writestr("manifest.json", manifest)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -290,3 +293,112 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ImageError, match=r"bomb\.png is too large.*MAX_IMAGE_PIXELS"):
         to_rgb_array(path)
+
+
+# What an array's hint says is followed to the letter, and must give the picture.
+
+RAMP = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        RAMP.astype(np.float32),
+        RAMP.astype(np.float64) / 255,
+        (RAMP / 255).astype(np.float16),
+        (RAMP / np.float32(255)).astype(np.float32) * np.float32(1.0000001),
+        RAMP.astype(np.float32) * 1.02 - 2,  # bicubic overshoot
+        RAMP.astype(np.int64),
+        RAMP.astype(np.uint16),
+        RAMP.astype(np.uint16) * 257,
+        RAMP.astype(np.float16),
+    ],
+    ids=lambda image: f"{image.dtype} {image.min():g} {image.max():g}",
+)
+def test_a_hint_that_is_followed_gives_the_picture(image: np.ndarray) -> None:
+    with pytest.raises(TypeError) as caught:
+        to_rgb_array(image)
+    text = str(caught.value)
+    made = eval(text[text.rindex(" with ") + 6 :], {"numpy": np, "image": image})
+    assert np.abs(to_rgb_array(made).astype(int) - RAMP).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (RAMP / 127.5 - 1, "scale them to 0 .. 255 first"),  # -1 .. 1
+        ((RAMP / 255 - 0.45) / 0.225, "scale them to 0 .. 255 first"),  # as ImageNet's networks want it
+        (RAMP.astype(np.float32) * 100, "scale them to 0 .. 255 first"),
+        (RAMP.astype(np.int32) * 1000, "scale them to 0 .. 255 first"),
+        (np.full((4, 4, 3), np.nan), "NaN"),
+        (RAMP.astype(np.complex64), "complex64"),
+        (RAMP > 100, r"astype\(numpy.uint8\) \* 255"),
+    ],
+)
+def test_values_of_an_unknown_range_get_no_recipe(image: np.ndarray, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        to_rgb_array(image)
+
+
+# Memory.
+
+MEASURE = """
+import sys
+import numpy as np
+from densepose_engine.preprocess import to_rgb_array
+from PIL import Image
+Image.init()
+
+def most():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) << 10
+
+to_rgb_array(sys.argv[2])  # what loading code costs
+with open("/proc/self/clear_refs", "w") as stream:
+    stream.write("5")
+before = most()
+rgb = to_rgb_array(sys.argv[1])
+print((most() - before) / (rgb.size / 3))
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_bytes_for_a_pixel(tmp_path: Path, mode: str, orientation: int) -> None:
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("needs Linux's /proc/self/clear_refs")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name, size in (("large", (4000, 3000)), ("small", (40, 30))):
+        Image.new("RGB", size, (9, 90, 200)).convert(mode).save(tmp_path / f"{name}.png", exif=exif, compress_level=1)
+    paths = [str(tmp_path / "large.png"), str(tmp_path / "small.png")]
+    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
+    assert 3 < float(done.stdout) < 9
+
+
+def test_rarer_formats_may_have_half_as_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    for suffix, good in (("png", True), ("webp", False)):
+        Image.new("RGB", (30, 30)).save(tmp_path / f"a.{suffix}")
+        if good:
+            with pytest.warns(Image.DecompressionBombWarning):
+                assert to_rgb_array(tmp_path / "a.png").shape == (30, 30, 3)
+        else:
+            with pytest.warns(), pytest.raises(ImageError, match=r"too large .*MAX_IMAGE_PIXELS"):
+                to_rgb_array(tmp_path / f"a.{suffix}")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(ImageError, match="no regular file"):
+            to_rgb_array(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "YCbCr", "LA", "RGBA", "I;16"])
+def test_strips_give_what_the_whole_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (37, 23, 3), np.uint8)
+    deep = mode == "I;16"
+    image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 255) if deep else Image.fromarray(rgb).convert(mode)
+    whole = to_rgb_array(image)
+    monkeypatch.setattr("densepose_engine.preprocess._STRIP", 60)
+    np.testing.assert_array_equal(to_rgb_array(image), whole)

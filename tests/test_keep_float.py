@@ -21,11 +21,11 @@ from densepose_engine.calibration.noise import NoiseMeter
 from densepose_engine.calibration.quantize import TARGETS
 from densepose_engine.calibration.quantizer import Quantizer
 from densepose_engine.cli import BAD_INPUT, BAD_RUNTIME, OK, USAGE, main
-from densepose_engine.engine_file import read_manifest
 from densepose_engine.errors import BuildError, DensePoseEngineError
 from densepose_engine.evaluation.drift import Drift
 from densepose_engine.keep_float import Step, ap_drop, choose, drift_percent
 from densepose_engine.layer_precision import KEPT, fell_back, float_layers
+from densepose_engine.model.engine_file import read_manifest
 from densepose_engine.pictures import find_pictures
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -169,7 +169,7 @@ def test_a_bound_that_is_kept_at_once(
 ) -> None:
     path = tmp_path / "x.engine"
     assert build(demo_onnx, demo_table, path, "--pictures", unseen, *CALIBRATED, "--max-drift", 100) == OK
-    record = read_manifest(path)["model"]["int8"]["auto"]
+    record = read_manifest(path).model.int8.record["auto"]
     assert record["steps"] == [] and 0 <= record["before"] == record["after"] < 100
     assert record["bound"] == 100 and record["pictures"] == 1  # the others were calibrated on
     assert "percent with all in INT8, 100.00 allowed" in capsys.readouterr().out
@@ -189,12 +189,12 @@ def test_layers_are_moved_and_listed(
     monkeypatch.setattr("densepose_engine.keep_float.drift_percent", lambda moved: next(drops))
     path = tmp_path / "x.engine"
     assert build(demo_onnx, demo_table, path, "--pictures", unseen, "--max-drift", 3) == OK
-    model = read_manifest(path)["model"]
-    (step,) = model["int8"]["auto"]["steps"]
+    model = read_manifest(path).model
+    (step,) = model.int8.record["auto"]["steps"]
     assert step["drop"] == 2.0 and step["bought"] == 3.0
-    assert model["int8"]["keep_float"] == [step["layer"]]
-    assert {one["name"]: one["reason"] for one in float_layers(model["layers"])} == {step["layer"]: KEPT}
-    assert fell_back(model["layers"]) == []
+    assert model.int8.keep_float == (step["layer"],)
+    assert {one.name: one.reason for one in float_layers(model.layers)} == {step["layer"]: KEPT}
+    assert fell_back(model.layers) == []
     output = capsys.readouterr()
     assert f"in float   {step['layer']}: 2.00, bought 3.00" in output.out
     assert "it buys 3.00" in output.err
@@ -259,7 +259,7 @@ def test_labels_decide_where_there_are_some(
     annotate(demo_engine, tmp_path)
     path = tmp_path / "x.engine"
     assert build(demo_onnx, demo_table, path, "--data", tmp_path / "set", "--max-drop", 100) == OK
-    record = read_manifest(path)["model"]["int8"]["auto"]
+    record = read_manifest(path).model.int8.record["auto"]
     assert record["unit"] == "points of AP" and record["pictures"] == 1
     assert 0 < record["before"] < 100  # FP32 has all, its own people
     assert "points of AP with all in INT8" in capsys.readouterr().out

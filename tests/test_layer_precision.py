@@ -8,12 +8,12 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
+from engine_files import rewrite
 
 from densepose_engine import build as building
 from densepose_engine import cli
 from densepose_engine.build import Int8Options, build_engine
 from densepose_engine.calibration.points import layers as layers_of
-from densepose_engine.engine_file import read_manifest, write_engine_file
 from densepose_engine.layer_precision import (
     COMPUTED_WEIGHTS,
     FELL_BACK,
@@ -23,34 +23,36 @@ from densepose_engine.layer_precision import (
     float_layers,
     int8_mac_share,
 )
+from densepose_engine.model.description import Int8Description, Layer
+from densepose_engine.model.engine_file import read_manifest
 
 
-def layer(name: str, precision: str, macs: int) -> dict[str, Any]:
-    return {"name": name, "type": "Convolution", "precision": precision, "kernel": "k", "macs": macs}
+def layer(name: str, precision: str, macs: int) -> Layer:
+    return Layer(name, "Convolution", precision, "k", macs)
 
 
 # ---- the demo --------------------------------------------------------------------------------------------------------
 
 
 def test_the_demo_runs_in_int8(demo_int8_engine: Path, demo_onnx: Path) -> None:
-    layers = read_manifest(demo_int8_engine)["model"]["layers"]
+    layers = read_manifest(demo_int8_engine).model.layers
     assert fell_back(layers) == []
     assert int8_mac_share(layers) >= 0.97
-    by_name = {one["name"]: one for one in layers}
+    by_name = {one.name: one for one in layers}
     # Every layer of the graph is accounted for, the head's predictors among them.
     assert set(by_name) == {str(node.name) for node in layers_of(ir.load(demo_onnx))}
-    assert all(one["macs"] > 0 for one in layers)
-    assert by_name["densepose/predictor/conv"]["precision"] == "int8"
+    assert all(one.macs > 0 for one in layers)
+    assert by_name["densepose/predictor/conv"].precision == "int8"
 
 
 def test_the_float_engine_has_no_int8(demo_engine: Path) -> None:
-    layers = read_manifest(demo_engine)["model"]["layers"]
-    assert int8_mac_share(layers) == 0 and {one["precision"] for one in layers} == {"f32"}
-    assert "reason" not in {key for one in layers for key in one}
+    layers = read_manifest(demo_engine).model.layers
+    assert int8_mac_share(layers) == 0 and {one.precision for one in layers} == {"f32"}
+    assert "reason" not in {key for one in layers for key in one.to_json()}
 
 
 def test_macs_are_those_of_the_definition(demo_engine: Path) -> None:
-    macs = {one["name"]: one["macs"] for one in read_manifest(demo_engine)["model"]["layers"]}
+    macs = {one.name: one.macs for one in read_manifest(demo_engine).model.layers}
     assert macs["backbone/conv_stem"] == 160 * 224 * 32 * 3 * 9
     assert macs["backbone/blocks.0.0.conv_dw"] == 160 * 224 * 32 * 9
     # Two people; 2x2 phases of 15 coarse and 3 x 25 fine channels, on the head's 16 x 16.
@@ -61,7 +63,7 @@ def tampered(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Placement goes as ever, then the activation's pair is taken away from one layer."""
     place = building.quantize_graph
 
-    def place_and_break(model: ir.Model, *arguments: Any) -> dict[str, Any]:
+    def place_and_break(model: ir.Model, *arguments: Any) -> Int8Description:
         description = place(model, *arguments)
         node = next(node for node in model.graph if node.name == name)
         dequantise = node.inputs[0].producer()
@@ -86,14 +88,14 @@ def test_a_silent_fallback_is_seen(
     assert cli.main(["build", str(demo_onnx), *options, "-o", str(path)]) == cli.OK
     output = capsys.readouterr()
     assert f"warning: {name}" in output.err and "fell back" in output.err
-    layers = read_manifest(path)["model"]["layers"]
-    assert [one["name"] for one in fell_back(layers)] == [name]
-    assert {one["name"]: one["reason"] for one in float_layers(layers)} == {name: FELL_BACK, kept: KEPT}
+    layers = read_manifest(path).model.layers
+    assert [one.name for one in fell_back(layers)] == [name]
+    assert {one.name: one.reason for one in float_layers(layers)} == {name: FELL_BACK, kept: KEPT}
     assert int8_mac_share(layers) < 0.97
 
     assert cli.main(["inspect", str(path)]) == cli.OK
     lines = capsys.readouterr().out.splitlines()
-    share = 100 * next(one["macs"] for one in layers if one["name"] == name) / sum(one["macs"] for one in layers)
+    share = 100 * next(one.macs for one in layers if one.name == name) / sum(one.macs for one in layers)
     line = next(line for line in lines if line.strip().startswith(name))
     assert f"{share:.2f}%" in line and "f32" in line and "fell back" in line
     assert "kept in float by --keep-float" in next(line for line in lines if line.strip().startswith(kept))
@@ -101,7 +103,7 @@ def test_a_silent_fallback_is_seen(
     assert cli.main(["inspect", str(path), "--json"]) == cli.OK
     content = json.loads(capsys.readouterr().out)
     assert content["int8_mac_share"] == int8_mac_share(layers)
-    assert content["model"]["layers"] == layers
+    assert content["model"]["layers"] == [one.to_json() for one in layers]
 
 
 # ---- inspect ---------------------------------------------------------------------------------------------------------
@@ -110,28 +112,26 @@ def test_a_silent_fallback_is_seen(
 def test_inspect_prints_every_layer(demo_int8_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(demo_int8_engine)]) == cli.OK
     text = capsys.readouterr().out
-    model = read_manifest(demo_int8_engine)["model"]
-    assert f"100.0% of {sum(one['macs'] for one in model['layers']) / 1e9:.2f} GMAC run in INT8" in text
-    for one in model["layers"]:
-        line = next(line for line in text.splitlines() if line.split()[:1] == [one["name"]])
-        assert line.split()[1] == one["precision"] and one["kernel"] in line
+    model = read_manifest(demo_int8_engine).model
+    assert f"100.0% of {sum(one.macs for one in model.layers) / 1e9:.2f} GMAC run in INT8" in text
+    for one in model.layers:
+        line = next(line for line in text.splitlines() if line.split()[:1] == [one.name])
+        assert line.split()[1] == one.precision and one.kernel in line
     for stage in ("backbone", "neck", "rpn", "box", "densepose"):
         assert any(line.split()[:1] == [stage] for line in text.splitlines())
     assert "observer minmax" in text and "a picture of 320x448, 1000 proposals and 2 people" in text
 
 
-@pytest.mark.parametrize("layers", ["none", [1], [{"name": "a"}], [layer("a", "int8", -1)], [layer("a", "int8", True)]])
+@pytest.mark.parametrize(
+    "layers", ["none", [1], [{"name": "a"}], [layer("a", "int8", -1).to_json()], [layer("a", "int8", True).to_json()]]
+)
 def test_inspect_refuses_layers_that_are_none(
     layers: Any, demo_onnx: Path, demo_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from densepose_engine.engine_file import EngineFile, read_engine_file
-
-    file = read_engine_file(demo_engine)
-    path = tmp_path / "odd.engine"
-    write_engine_file(path, EngineFile(file.backend, "int8", {**file.model, "layers": layers}, file.runtime, {}))
+    path = rewrite(demo_engine, tmp_path / "odd.engine", lambda manifest: manifest["model"].update(layers=layers))
     for options in ([], ["--json"]):
         assert cli.main(["inspect", str(path), *options]) == cli.BAD_INPUT
-        assert "does not describe its layers" in capsys.readouterr().err
+        assert "model.layers" in capsys.readouterr().err
 
 
 # ---- reasons ---------------------------------------------------------------------------------------------------------
@@ -140,10 +140,10 @@ def test_inspect_refuses_layers_that_are_none(
 def test_every_float_layer_has_a_reason() -> None:
     layers = [layer("a", "int8", 10), layer("b", "f32", 5), layer("c", "f32", 20), layer("d", "unknown", 1)]
     explained = explain(layers, placed=["a", "c", "d", "gone"], kept=["k"])
-    assert [one.get("reason") for one in explained] == [None, COMPUTED_WEIGHTS, FELL_BACK, FELL_BACK, FELL_BACK]
-    assert explained[-1]["name"] == "gone" and explained[-1]["precision"] == "unknown"
-    assert [one["name"] for one in float_layers(explained)] == ["c", "b", "d", "gone"]
-    assert [one["name"] for one in fell_back(explained)] == ["c", "d", "gone"]
+    assert [one.reason for one in explained] == [None, COMPUTED_WEIGHTS, FELL_BACK, FELL_BACK, FELL_BACK]
+    assert explained[-1].name == "gone" and explained[-1].precision == "unknown"
+    assert [one.name for one in float_layers(explained)] == ["c", "b", "d", "gone"]
+    assert [one.name for one in fell_back(explained)] == ["c", "d", "gone"]
     assert int8_mac_share(explained) == 10 / 36
     assert int8_mac_share([]) == 0
 
@@ -151,7 +151,8 @@ def test_every_float_layer_has_a_reason() -> None:
 def test_a_layer_that_was_kept_float_is_no_fallback(demo_onnx: Path, demo_table: Path) -> None:
     kept = ["backbone/conv_stem", "densepose/predictor/conv"]
     engine = build_engine(demo_onnx, "openvino", "int8", Int8Options(demo_table, "minmax", False, kept))
-    layers = engine.model["layers"]
+    layers = engine.model.layers
+    assert layers is not None and engine.model.int8 is not None
     assert fell_back(layers) == []
-    assert {one["name"]: one["reason"] for one in float_layers(layers)} == dict.fromkeys(kept, KEPT)
-    assert engine.model["int8"]["keep_float"] == kept and engine.model["int8"]["adapted_weights"] is False
+    assert {one.name: one.reason for one in float_layers(layers)} == dict.fromkeys(kept, KEPT)
+    assert engine.model.int8.keep_float == tuple(kept) and engine.model.int8.adapted_weights is False

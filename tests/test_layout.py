@@ -8,14 +8,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from engine_files import rewrite
 from onnx.reference import ReferenceEvaluator
 from small_graphs import Sketch
 
 from densepose_engine import Engine
 from densepose_engine.backends import openvino
 from densepose_engine.build import build_engine
-from densepose_engine.engine_file import write_engine_file
 from densepose_engine.export.layout import PACKED, flatten_nhwc, pack_maps, take_bytes
+from densepose_engine.model.description import PackedMaps
+from densepose_engine.model.engine_file import write_engine_file
 
 MAPS = ["coarse_segm", "fine_segm", "u", "v"]
 CHANNELS = [15, 25, 25, 25]
@@ -27,7 +29,7 @@ def demo(demo_onnx: Path) -> ir.Model:
 
 
 def test_maps_leave_in_one_tensor(demo: ir.Model) -> None:
-    assert pack_maps(demo, MAPS) == {"channels": CHANNELS, "block": 2, "layout": "NHWC"}
+    assert pack_maps(demo, MAPS) == PackedMaps(tuple(CHANNELS), 2, "NHWC")
     names = [value.name for value in demo.graph.outputs]
     assert names == ["boxes", "scores", "count", PACKED]
     assert not [node.op_type for node in demo.graph if node.op_type in ("Split", "DepthToSpace")]
@@ -131,10 +133,7 @@ def test_packed_maps_are_the_same_to_the_last_bit(
 @pytest.mark.parametrize("packed", [{"channels": [1, 2]}, {"channels": CHANNELS, "block": 0}, {"size": 3}, [1]])
 def test_a_manifest_with_nonsense_is_an_error(packed: object, demo_engine: Path, tmp_path: Path) -> None:
     from densepose_engine import EngineFileError
-    from densepose_engine.engine_file import read_engine_file
 
-    file = read_engine_file(demo_engine)
-    file.model["packed_maps"] = packed
-    write_engine_file(tmp_path / "bad.engine", file)
+    bad = rewrite(demo_engine, tmp_path / "bad.engine", lambda manifest: manifest["model"].update(packed_maps=packed))
     with pytest.raises(EngineFileError, match="manifest"):
-        Engine.load(tmp_path / "bad.engine", warm_up=0, cache_dir=None)
+        Engine.load(bad, warm_up=0, cache_dir=None)

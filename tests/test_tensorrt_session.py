@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from descriptions import description
 
 from densepose_engine.backends import tensorrt, tensorrt_session
 from densepose_engine.backends.tensorrt_session import Gpu, TensorrtSession
-from densepose_engine.engine_file import EngineFile
 from densepose_engine.errors import BackendUnavailable, EngineFileError, InferenceError
+from densepose_engine.model.engine_file import EngineFile
 
 CAPACITY = 5
 
@@ -315,7 +316,7 @@ def test_requests_do_not_share_memory(graphs: str) -> None:
 
 
 def engine_file(**runtime: str) -> EngineFile:
-    return EngineFile("tensorrt", "int8", {}, runtime, {"model.plan": b"plan"})
+    return EngineFile("tensorrt", "int8", description(), runtime, {"model.plan": b"plan"})
 
 
 GOOD = {"tensorrt": "10.3.0.26", "plugin": "1", "compute capability": "8.7"}

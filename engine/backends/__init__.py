@@ -2,7 +2,7 @@
 
 A backend module offers::
 
-    build(graph: bytes, precision: str, load, **options) -> tuple[payload, versions, layers]   # BuildError
+    build(graph: bytes, precision: str, load: NominalLoad, **options) -> tuple[payload, versions, layers]  # BuildError
     load(engine: EngineFile, **options) -> Session                    # BackendUnavailable, EngineFileError
     versions() -> dict[str, str]
     PRECISIONS: what ``build`` takes; LAYOUT: how it wants the custom nodes' features; TARGET: whose rules for Q/DQ

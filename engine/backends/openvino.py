@@ -6,13 +6,13 @@ import contextlib
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..engine_file import EngineFile
 from ..errors import BackendUnavailable, BuildError, EngineFileError
+from ..model.description import Layer, NominalLoad
+from ..model.engine_file import EngineFile
 from .openvino_layers import read_layers
 from .openvino_sections import Sections, cut
 from .openvino_session import OpenvinoSession, first_lines
@@ -68,14 +68,12 @@ def make_core() -> Any:
     return core
 
 
-def build(
-    graph: bytes, precision: str, load: Mapping[str, Any]
-) -> tuple[dict[str, bytes], dict[str, str], list[dict[str, Any]]]:
+def build(graph: bytes, precision: str, load: NominalLoad) -> tuple[dict[str, bytes], dict[str, str], list[Layer]]:
     """Turn an ONNX graph (serialised; with Q/DQ in it for "int8") into this backend's payload.
 
-    ``load``: the picture's size ("image") and boxes per head that MACs are counted for. Returns the payload's members,
-    the versions it was built with, and what every layer runs as on this machine. Raises ``BuildError`` with OpenVINO's
-    own error chained.
+    ``load``: the picture's size and boxes per head that MACs are counted for. Returns the payload's members, the
+    versions it was built with, and what every layer runs as on this machine. Raises ``BuildError`` with OpenVINO's own
+    error chained.
     """
     if precision not in _PRECISION_HINTS:
         raise BuildError(f"the openvino backend builds {', '.join(PRECISIONS)}, not {precision}")
@@ -85,8 +83,7 @@ def build(
         model = core.read_model(graph)
         compiled = _compile(core, model, precision, {}, None)
         models = compiled.models() if isinstance(compiled, Sections) else [compiled]
-        rows = {name: value for name, value in load.items() if name != "image"}
-        layers = [layer.to_dict() for layer in read_layers(model, models, load["image"], rows)]
+        layers = read_layers(model, models, load.image, load.rows)
         with tempfile.TemporaryDirectory() as folder:
             xml = Path(folder) / "model.xml"
             ov.serialize(model, str(xml))

@@ -5,7 +5,7 @@ A layer that was meant for INT8 and silently fell back to float shows here and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ _TYPES = ("Convolution", "GroupConvolution", "MatMul")
 _INTEGERS = ("u8", "i8")
 
 
-def read_layers(model: Any, compiled: Sequence[Any], image_size: tuple[int, int], rows: dict[str, int]) -> list[Layer]:
+def read_layers(
+    model: Any, compiled: Sequence[Any], image_size: tuple[int, int], rows: Mapping[str, int]
+) -> list[Layer]:
     """Ask ``compiled`` (sections of ``model``) what became of every layer.
 
     Args:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..model.custom_ops import BOX_DETECTIONS, GENERATE_PROPOSALS, IMAGE, MULTILEVEL_ROI_ALIGN, SETTINGS
 
 #: How many rows a light head is compiled for. A convolution's weights are packed once per model, so a head of heavy
 #: ones is compiled once, for any number of rows: what it loses in layouts is small beside what it computes.
@@ -121,21 +122,24 @@ class _CustomNodes:
         found: dict[str, list[Any]] = {}
         for op in model.get_ops():
             found.setdefault(op.get_type_name(), []).append(op)
-        sources = {_source(op, -2): op for op in found.get("MultilevelRoiAlign", [])}  # by who makes its boxes
-        single = [found.get(kind, []) for kind in ("GenerateProposals", "BoxDetections")]
-        if any(len(ops) != 1 for ops in single) or set(sources) != {"GenerateProposals", "BoxDetections"}:
+        roi_aligns = found.get(MULTILEVEL_ROI_ALIGN.name, [])
+        sources = {_type(MULTILEVEL_ROI_ALIGN.input(op.inputs(), "boxes")): op for op in roi_aligns}
+        makers = (GENERATE_PROPOSALS.name, BOX_DETECTIONS.name)
+        if any(len(found.get(kind, [])) != 1 for kind in makers) or set(sources) != set(makers):
             return None
-        return cls(single[0][0], sources["GenerateProposals"], single[1][0], sources["BoxDetections"])
+        (proposals,), (detections,) = (found[kind] for kind in makers)
+        return cls(proposals, sources[GENERATE_PROPOSALS.name], detections, sources[BOX_DETECTIONS.name])
 
 
-def _source(op: Any, index: int) -> str:
-    name: str = op.inputs()[index].get_source_output().get_node().get_type_name()
+def _type(port: Any) -> str:
+    """Of the node that an input reads from."""
+    name: str = port.get_source_output().get_node().get_type_name()
     return name
 
 
 def _levels(roi_align: Any) -> list[Any]:
-    """The outputs that it reads features from: all inputs but boxes and their count."""
-    return [port.get_source_output() for port in roi_align.inputs()[:-2]]
+    """The outputs that it reads features from."""
+    return [port.get_source_output() for port in MULTILEVEL_ROI_ALIGN.levels(roi_align.inputs())]
 
 
 def _place(output: Any) -> tuple[str, int]:
@@ -144,7 +148,7 @@ def _place(output: Any) -> tuple[str, int]:
 
 def _map_results(model: Any) -> list[Any]:
     """The graph's outputs that BoxDetections does not make."""
-    return [port for port in model.outputs if _source(port.get_node(), 0) != "BoxDetections"]
+    return [port for port in model.outputs if _type(port.get_node().input(0)) != BOX_DETECTIONS.name]
 
 
 def _trunk(model: Any, capacity: int, levels: Sequence[tuple[str, int]]) -> Any:
@@ -155,8 +159,9 @@ def _trunk(model: Any, capacity: int, levels: Sequence[tuple[str, int]]) -> Any:
     nodes.proposals.set_attribute("capacity", capacity)
     nodes.proposals.validate_and_infer_types()
     ports = {_place(port): port for roi_align in (nodes.box, nodes.people) for port in _levels(roi_align)}
-    outputs = [nodes.proposals.output(0), nodes.proposals.output(2), *(ports[level] for level in levels)]
-    return _model(outputs, _settings(clone, ("image", "sizes", "max_proposals")), "trunk")
+    made = [GENERATE_PROPOSALS.output(nodes.proposals.outputs(), role) for role in ("boxes", "count")]
+    settings = [role for role in GENERATE_PROPOSALS.inputs if role in SETTINGS]
+    return _model([*made, *(ports[level] for level in levels)], _settings(clone, (IMAGE, *settings)), "trunk")
 
 
 def _head(model: Any, name: str, level_shapes: Sequence[Any]) -> Any:
@@ -171,7 +176,9 @@ def _head(model: Any, name: str, level_shapes: Sequence[Any]) -> Any:
         for index, (port, shape) in enumerate(zip(roi_align.inputs(), shapes, strict=True))
     ]
     if name == "box":
-        outputs = [port.get_source_output() for port in nodes.detections.inputs()[:2]]
+        ports = nodes.detections.inputs()
+        roles = ("class_logits", "box_deltas")
+        outputs = [BOX_DETECTIONS.input(ports, role).get_source_output() for role in roles]
     else:
         outputs = [port.get_node().input(0).get_source_output() for port in _map_results(clone)]
     return _model(outputs, parameters, name)
@@ -179,7 +186,7 @@ def _head(model: Any, name: str, level_shapes: Sequence[Any]) -> Any:
 
 def _of_rows(head: Any, rows: int) -> Any:
     fixed = head.clone()
-    fixed.reshape({len(fixed.inputs) - 2: [rows, 4]})
+    fixed.reshape({MULTILEVEL_ROI_ALIGN.position("boxes", len(fixed.inputs)): [rows, 4]})
     return fixed
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InferenceError
+from ..model.custom_ops import BOX_DETECTIONS, SETTINGS
 from . import LayerTime
 from .openvino_sections import ANY_ROWS, Head, Sections, plan_rows
 from .request_pool import RequestPool
@@ -167,7 +168,7 @@ class _SectionedRequest(_OpenvinoRequest):
         super().__init__(sections.trunk, layout)
         self._detections = sections.detections
         self._detection_settings: dict[str, np.ndarray] = {
-            name: np.zeros(size, dtype) for name, (size, dtype) in _DETECTION_SETTINGS.items()
+            name: np.zeros(one.length, one.dtype) for name, one in _DETECTION_SETTINGS.items()
         }
         for name, array in self._detection_settings.items():
             self._settings.setdefault(name, []).append(array)
@@ -215,12 +216,7 @@ class _SectionedRequest(_OpenvinoRequest):
 
 
 # In the order of the op's inputs.
-_DETECTION_SETTINGS: dict[str, tuple[int, type]] = {
-    "sizes": (4, np.int32),
-    "score_threshold": (1, np.float32),
-    "nms_threshold": (1, np.float32),
-    "max_detections": (1, np.int32),
-}
+_DETECTION_SETTINGS = {role: SETTINGS[role] for role in BOX_DETECTIONS.inputs if role in SETTINGS}
 
 
 def _share(array: np.ndarray) -> Any:

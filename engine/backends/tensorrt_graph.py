@@ -6,16 +6,16 @@ The custom nodes keep float32 for boxes and scores; ``MultilevelRoiAlign`` takes
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..model.custom_ops import BOX_DETECTIONS, SETTINGS, custom_op
+from ..model.graph_file import read_description
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_DOMAIN = "densepose"
-_METADATA = "densepose_engine"
 # The inputs of standard operators that are float32 by definition, whatever the data's type.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 
@@ -31,7 +31,7 @@ def prepare(graph: bytes, precision: str, max_people: int | None, deepstream: bo
 
     model = ir.from_proto(onnx.load_model_from_string(graph))
     for node in model.graph:
-        if node.domain == _DOMAIN and node.op_type == "BoxDetections":
+        if BOX_DETECTIONS.matches(node):
             node.attributes["dynamic"] = ir.AttrInt64("dynamic", int(max_people is None))
             if max_people is not None:
                 node.attributes["capacity"] = ir.AttrInt64("capacity", max_people)
@@ -62,20 +62,16 @@ def _for_deepstream(model: ir.Model) -> None:
     image, *settings = model.graph.inputs
     assert image.shape is not None
     height, width = (int(side) for side in image.shape[2:])  # type: ignore[arg-type]
-    defaults = json.loads(model.metadata_props[_METADATA])["defaults"]
-    people = next(n.attributes["capacity"].as_int() for n in model.graph if n.op_type == "BoxDetections")
-    values = {
-        # Pictures are resized before they come here: boxes are in pixels of the network's input.
-        "sizes": np.array([height, width, height, width], np.int32),
-        "max_proposals": np.array([defaults["max_proposals"]], np.int32),
-        "max_detections": np.array([people], np.int32),
-        "score_threshold": np.array([defaults["score_threshold"]], np.float32),
-        "nms_threshold": np.array([defaults["nms_threshold"]], np.float32),
-    }
+    defaults = read_description(model.metadata_props).defaults
+    people = next(node.attributes["capacity"].as_int() for node in model.graph if BOX_DETECTIONS.matches(node))
+    # Pictures are resized before they come here: boxes are in pixels of the network's input.
+    sizes = {"sizes": (height, width, height, width)}
+    values = {**defaults.graph_inputs, **sizes, "max_detections": people}
     for value in settings:
         name = str(value.name)
         model.graph.inputs.remove(value)
-        value.const_value = ir.tensor(values[name], name=name)
+        constant = np.asarray(values[name], SETTINGS[name].dtype).reshape(SETTINGS[name].length)
+        value.const_value = ir.tensor(constant, name=name)
         model.graph.register_initializer(value)
     axis = ir.Value(name="batch_axis", const_value=ir.tensor(np.array([0], np.int64), name="batch_axis"))
     model.graph.register_initializer(axis)
@@ -110,13 +106,16 @@ def _to_float16(model: ir.Model) -> None:
         return made
 
     for node in list(model.graph):
-        custom = node.domain == _DOMAIN
+        op = custom_op(node)
+        halved = range(len(node.inputs))  # the inputs that are to be float16
+        if op is not None:
+            halved = range(op.level_count(len(node.inputs)) if op.any_level_type else 0)
         if node.domain == "" and node.op_type in ("Cast", "CastLike"):
             raise AssertionError(f"{node.name}: exported graphs have no casts")
         for index, value in enumerate(node.inputs):
             if value is None or index in _FLOAT32_INPUTS.get(node.op_type, ()):
                 continue
-            wants_half = not custom or (node.op_type == "MultilevelRoiAlign" and index < len(node.inputs) - 2)
+            wants_half = index in halved
             if wants_half and value not in half and value.dtype == ir.DataType.FLOAT:
                 if value not in halves:
                     is_constant = value.const_value is not None
@@ -127,7 +126,7 @@ def _to_float16(model: ir.Model) -> None:
                 if value not in floats:
                     floats[value] = cast(value, ir.DataType.FLOAT, node)
                 node.replace_input_with(index, floats[value])
-        if not custom or node.op_type == "MultilevelRoiAlign":
+        if op is None or op.any_level_type:
             _mark(node, half)
     for index, value in enumerate(model.graph.outputs):
         if value in half:
@@ -147,7 +146,7 @@ def _mark(node: ir.Node, half: set[ir.Value]) -> None:
     import onnx_ir as ir
 
     integers = node.op_type == "QuantizeLinear"
-    if node.op_type == "MultilevelRoiAlign":
+    if custom_op(node) is not None:
         integers = node.inputs[0] not in half
     if node.op_type == "DequantizeLinear" or not integers:
         for value in node.outputs:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..engine import Engine
-from ..engine_file import EngineFile, read_manifest
+from ..model.description import ModelDescription
+from ..model.engine_file import EngineFile, read_manifest
 from ..result import DensePoseResult
 from .machine import usable_cores
 
@@ -41,8 +42,7 @@ class Sources:
     @property
     def input_size(self) -> tuple[int, int] | None:
         """The engine's."""
-        size = read_manifest(self.engine)["model"]["input"]["size"]
-        return tuple(size) if size else None
+        return read_manifest(self.engine).model.input.size
 
     @property
     def thread_count(self) -> int:
@@ -79,14 +79,15 @@ class Peer:
         self._engine.close()
 
 
-def standard_graph(sources: Sources) -> tuple[bytes, dict[str, Any], str]:
+def standard_graph(sources: Sources) -> tuple[bytes, ModelDescription, str]:
     """The graph in standard operators (with Q/DQ if the engine is int8 and there is a table), metadata, precision."""
     import onnx_ir as ir
 
-    from ..build import Int8Options, quantize_graph, read_graph
+    from ..build import Int8Options, quantize_graph
     from ..export.standard import expand_custom_nodes
+    from ..model.graph_file import read_graph
 
-    precision = read_manifest(sources.engine)["precision"]
+    precision = read_manifest(sources.engine).precision
     with sources.graph_file() as path:
         data, model, description = read_graph(path)
     if precision == "int8" and sources.calib is None:

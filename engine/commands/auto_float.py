@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..calibration.quantizer import Quantizer
     from ..calibration.table import CalibrationTable
     from ..keep_float import Choice, Trials
+    from ..model.description import ModelDescription
 
 AUTO = "auto"
 DEFAULT_MAX_DROP = 0.3  # points of AP
@@ -72,10 +73,11 @@ def choose(arguments: Namespace, options: Int8Options) -> Int8Options:
     Raises:
         DensePoseEngineError: pictures or annotations cannot be used, or the bound cannot be kept.
     """
-    from ..build import make_quantizer, read_graph
+    from ..build import make_quantizer
     from ..calibration.noise import NoiseMeter
     from ..calibration.sensitivity import worst_layers
     from ..keep_float import choose as choose_layers
+    from ..model.graph_file import read_graph
 
     data, _, description = read_graph(arguments.graph)
     quantizer = make_quantizer(data, arguments.backend, options)
@@ -109,7 +111,7 @@ def summary(choice: Choice | dict[str, Any]) -> list[str]:
 
 
 def _trials(
-    arguments: Namespace, quantizer: Quantizer, description: dict[str, Any], progress: _Progress
+    arguments: Namespace, quantizer: Quantizer, description: ModelDescription, progress: _Progress
 ) -> tuple[Trials, Callable[[], list[np.ndarray]], dict[str, Any]]:
     """How to measure, pictures for the sensitivity, and what the manifest says of both."""
     from ..keep_float import trials_with_labels, trials_without_labels

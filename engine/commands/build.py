@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..layer_precision import fell_back
 from ..output_files import OutputError, atomic_output, check_outputs
@@ -16,6 +16,7 @@ from .arguments import positive
 
 if TYPE_CHECKING:
     from ..build import Int8Options
+    from ..model.description import Layer
 
 NAME = "build"
 HELP = "ONNX graph to an engine"
@@ -135,7 +136,7 @@ def _write_graph(arguments: Namespace, output: Path) -> int:
 
 def _write_engine(arguments: Namespace, output: Path) -> int:
     from ..build import build_engine
-    from ..engine_file import write_engine_file
+    from ..model.engine_file import write_engine_file
 
     precision = arguments.precision or "fp32"
     int8 = int8_options(arguments) if precision == "int8" else None
@@ -152,24 +153,24 @@ def _write_engine(arguments: Namespace, output: Path) -> int:
         except OSError as error:
             raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
     if int8 is not None:
-        _warn_of_fallbacks(engine.model["layers"])
+        _warn_of_fallbacks(engine.model.layers or ())
     if not arguments.quiet:
         if int8 is not None and "auto" in int8.record:
             for line in auto_float.summary(int8.record["auto"]):
                 print(printable(line))
         versions = ", ".join(f"{name} {version}" for name, version in engine.runtime.items())
         print(
-            f"{printable(output)}: {printable(engine.model.get('architecture', '?'))}, {engine.precision}, {versions}, "
+            f"{printable(output)}: {printable(engine.model.architecture)}, {engine.precision}, {versions}, "
             f"{megabytes(output.stat().st_size)}"
         )
     return 0
 
 
-def _warn_of_fallbacks(layers: Sequence[Mapping[str, Any]]) -> None:
+def _warn_of_fallbacks(layers: Sequence[Layer]) -> None:
     """Also where the user wants quiet: it is not what was asked for."""
-    total = max(sum(layer["macs"] for layer in layers), 1)
+    total = max(sum(layer.macs for layer in layers), 1)
     for layer in fell_back(layers):
         say(
-            f"warning: {printable(layer['name'])} ({100 * layer['macs'] / total:.2f}% of the MACs) fell back to "
-            f"{layer['precision']}; 'inspect' lists what every layer runs as"
+            f"warning: {printable(layer.name)} ({100 * layer.macs / total:.2f}% of the MACs) fell back to "
+            f"{layer.precision}; 'inspect' lists what every layer runs as"
         )

@@ -6,8 +6,8 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..engine_file import read_engine_file
 from ..errors import EngineFileError
+from ..model.engine_file import read_engine_file
 from ..output_files import atomic_output, check_outputs
 from ..terminal import megabytes, printable
 

@@ -22,8 +22,8 @@ from .build import add_int8_arguments, int8_options
 if TYPE_CHECKING:
     from ..calibration.report import Report
     from ..calibration.report_page import PicturePair
-    from ..engine_file import EngineFile
     from ..evaluation.drift import Drift
+    from ..model.engine_file import EngineFile
 
 NAME = "report"
 HELP = "what INT8 costs, tensor by tensor and on pictures, as a page to read and as JSON"
@@ -95,7 +95,7 @@ def run(arguments: Namespace) -> int:
             arguments.graph.name,
             keep_float=options.keep_float,
             pictures=[rgb for _, rgb in named],
-            compiled_layers=engine.model["layers"],
+            compiled_layers=engine.model.layers or (),
             num_threads=arguments.threads,
         )
         pairs: list[PicturePair] = []
@@ -104,10 +104,9 @@ def run(arguments: Namespace) -> int:
             stages("comparing with the fp32 engine")
             reference = build_engine(arguments.graph, "openvino", "fp32")
             pairs, moved = _compare(reference, engine, named, arguments.threads)
-    share = int8_mac_share(engine.model["layers"])
+    share = int8_mac_share(engine.model.layers or ())
     drift = None if moved is None else asdict(moved)
-    title = f"{engine.model.get('architecture', arguments.graph.stem)}"
-    content = page(report, title=title, pictures=pairs, drift=drift, int8_mac_share=share)
+    content = page(report, title=engine.model.architecture, pictures=pairs, drift=drift, int8_mac_share=share)
     with atomic_output(output) as temporary:
         temporary.write_text(content, encoding="utf-8")
     if arguments.json is not None:

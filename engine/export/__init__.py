@@ -119,8 +119,9 @@ def _export(
     import onnx_ir as ir
     import torch
 
+    from ..model.graph_file import read_description
     from .checkpoint import load_weights
-    from .graph import METADATA, export_graph
+    from .graph import export_graph
     from .model import DensePoseRCNN
 
     model = DensePoseRCNN(config)
@@ -145,7 +146,7 @@ def _export(
         raise ExportError(f"onnx {onnx.__version__} refuses the graph: {error}") from error
     with atomic_output(output) as temporary:
         temporary.write_bytes(data)
-    return json.loads(exported.metadata_props[METADATA])
+    return read_description(exported.metadata_props).to_json()
 
 
 def _require_runtimes() -> None:

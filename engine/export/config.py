@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from .detectron2_yaml import apply_overrides, read_yaml, with_defaults
 
+_NAMED = 20  # unknown keys in a warning
+
 
 @dataclass(frozen=True)
 class InputConfig:
@@ -208,12 +210,14 @@ def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = (
 
 
 def _build(mapping: Mapping[str, Any], overrides: Sequence[str], source: str) -> ModelConfig:
-    from .config_checks import build_config  # it needs the classes above
+    from .config_checks import build_config, remarks_on  # it needs the classes above
 
     tree, unknown = with_defaults(mapping)
     apply_overrides(tree, overrides)
     if unknown:
-        warnings.warn(
-            f"{source}: keys that detectron2 does not have, ignored: {', '.join(unknown)}", UserWarning, stacklevel=3
-        )
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        names = ", ".join(unknown[:_NAMED]) + more
+        warnings.warn(f"{source}: keys that detectron2 does not have, ignored: {names}", UserWarning, stacklevel=3)
+    for remark in remarks_on(tree):
+        warnings.warn(f"{source}: {remark}", UserWarning, stacklevel=3)
     return build_config(tree, unknown)

@@ -48,6 +48,23 @@ def build_config(tree: Mapping[str, Any], unknown_keys: tuple[str, ...]) -> Mode
     )
 
 
+def remarks_on(tree: Mapping[str, Any]) -> list[str]:
+    """Sentences about what a complete tree asks for at inference and no engine does."""
+    values = Values(tree)
+    found = []
+    if values.raw("TEST.AUG.ENABLED"):
+        found.append(
+            "TEST.AUG.ENABLED is ignored: an engine looks at each picture once, at one size, without test-time "
+            "augmentation"
+        )
+    head = "MODEL.ROI_DENSEPOSE_HEAD."
+    if values.raw(head + "PREDICTOR_NAME") == "DensePoseChartPredictor":
+        for name in ("UV_CONFIDENCE", "SEGM_CONFIDENCE"):
+            if values.raw(f"{head}{name}.ENABLED"):
+                found.append(f"{head}{name}.ENABLED is ignored, as in detectron2: the predictor has no confidences")
+    return found
+
+
 def _check_task(values: Values) -> None:
     """Refuses whatever is not a two-stage, chart-based DensePose detector of people."""
     values.integer("VERSION", 2, 2)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import functools
 import math
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,15 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..files.fields import shown
+from ..files.reading import NotRegularError, TooLargeError, expand_user, read_regular
 
 BASE_KEY = "_BASE_"
-# The largest configuration of the model zoo has 10 KB.
-_MAX_BYTES = 1 << 20
+# A complete dump of detectron2's configuration has 20 KB and 1,000 values.
+_MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 1 << 18, 20_000, 50
+_MAX_FILES, _MAX_CHAIN = 64, 16
+_MAX_LITERAL = 4096  # characters of a string that may be a Python literal
+_NAMED = 20  # keys in a message
 # detectron2 creates these nodes with `new_allowed`: whatever is in them is known.
 _FREE_NODES = frozenset(
     {
@@ -32,25 +36,38 @@ _FREE_NODES = frozenset(
 )
 
 
-def _bounded_repr() -> reprlib.Repr:
-    bounded = reprlib.Repr()
-    bounded.maxlevel, bounded.maxlist, bounded.maxdict, bounded.maxstring, bounded.maxother = 4, 8, 8, 200, 200
-    return bounded
-
-
-_REPR = _bounded_repr()
-
-
-def shown(value: object) -> str:
-    """``repr`` for messages, of bounded length also where aliases nest a list in itself many times over."""
-    try:
-        return _REPR.repr(value)
-    except ValueError:  # an integer with more digits than Python prints
-        return f"a huge {type(value).__name__}"
-
-
 class _Loader(yaml.SafeLoader):
-    """Plain data only, plus ``!!python/tuple``, which detectron2 itself writes."""
+    """Plain data only, plus ``!!python/tuple``, which detectron2 itself writes; of bounded size, aliases counted in."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._values = 0
+        self._sizes: dict[int, int] = {}  # values in each node, by its id
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # An alias is a few bytes and stands for all that its anchor holds: whoever walks over the data walks over it
+        # every time, so that a few lines of lists of aliases are work without end.
+        event = self.peek_event()
+        mark, alias = event.start_mark, isinstance(event, yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"it nests deeper than {_MAX_DEPTH} levels", mark)
+        before = self._values
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if alias and id(node) not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, "an alias stands inside of what it names", mark)
+        if alias:
+            self._values += self._sizes[id(node)]
+        else:
+            self._values += 1
+            self._sizes[id(node)] = self._values - before
+        if self._values > _MAX_VALUES:
+            text = f"it holds more than {_MAX_VALUES} values, aliases counted as what they stand for"
+            raise yaml.composer.ComposerError(None, None, text, mark)
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         # PyYAML copies merged mappings, so a few nested `<<` can fill the memory; detectron2's files have none.
@@ -58,6 +75,18 @@ class _Loader(yaml.SafeLoader):
             if key.tag == "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not supported", key.start_mark)
         super().flatten_mapping(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except RecursionError:
+            raise
+        except Exception as error:  # PyYAML's constructors trust the text behind a tag: `!!int ""` is an IndexError
+            value = shown(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+            text = f"{value} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
 
 
 def _construct_tuple(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
@@ -69,23 +98,58 @@ _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The file's mapping with its ``_BASE_`` files merged beneath it. Raises :class:`ConfigError`."""
-    return _read_chain(path, ())
+    return _Chain().read(path, ())
 
 
-def _read_chain(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    named_by = f" (named by {BASE_KEY} of {chain[-1]})" if chain else ""
-    try:
-        path = path.expanduser().resolve()
+class _Chain:
+    """The files that one configuration is made of."""
+
+    def __init__(self) -> None:
+        self._files = 0
+
+    def read(self, path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+        """``path`` over its bases; ``chain``: who named it, the outermost first."""
+        named_by = f" (named by {BASE_KEY} of {chain[-1]})" if chain else ""
+        key = BASE_KEY if chain else None
+        try:
+            path = expand_user(path).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a link that leads to itself; a name with a zero byte
+            raise ConfigError(f"cannot read the configuration {path}{named_by}: {error}", key) from error
         if path in chain:
             cycle = " -> ".join(str(p) for p in (*chain[chain.index(path) :], path))
             raise ConfigError(f"{BASE_KEY} goes round in a circle: {cycle}", BASE_KEY)
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise ConfigError(f"{path}: {size} bytes are too many for a configuration (at most {_MAX_BYTES})")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, RuntimeError, UnicodeDecodeError, ValueError) as error:
-        key = BASE_KEY if chain else None
+        self._files += 1
+        if len(chain) >= _MAX_CHAIN or self._files > _MAX_FILES:
+            limits = f"{_MAX_CHAIN} files deep and {_MAX_FILES} files in all"
+            raise ConfigError(f"{path}{named_by}: {BASE_KEY} is followed {limits}, not further", BASE_KEY)
+        tree = _parse(_read_text(path, named_by, key), path)
+        bases = tree.pop(BASE_KEY, [])
+        merged: dict[str, Any] = {}
+        for base in bases if isinstance(bases, list) else [bases]:
+            if not isinstance(base, str) or not base:
+                raise ConfigError(f"{path}: {BASE_KEY} must be a file name, got {shown(base)}", BASE_KEY)
+            if "://" in base:
+                raise ConfigError(f"{path}: {BASE_KEY} is a URL ({base:.200}); download it and name the file", BASE_KEY)
+            try:
+                below = path.parent / expand_user(base)
+            except FileNotFoundError as error:
+                raise ConfigError(f"{path}: {BASE_KEY}: {error}", BASE_KEY) from error
+            merged = _overlay(merged, self.read(below, (*chain, path)))
+        return _overlay(merged, tree)
+
+
+def _read_text(path: Path, named_by: str, key: str | None) -> str:
+    try:
+        return read_regular(path, _MAX_BYTES).decode("utf-8")
+    except TooLargeError as error:
+        raise ConfigError(f"{path}{named_by} is no configuration: it {error}", key) from error
+    except NotRegularError as error:
+        raise ConfigError(f"cannot read the configuration{named_by}: {error}", key) from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"cannot read the configuration {path}{named_by}: {error}", key) from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.constructor.ConstructorError as error:
@@ -93,22 +157,16 @@ def _read_chain(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: {error.problem}{where}; only plain values and !!python/tuple are read from a configuration"
         ) from error
+    except yaml.MarkedYAMLError as error:
+        where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path} is not valid YAML{where}: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if tree is None:
-        tree = {}
+        return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a configuration is a mapping of keys, this is a {type(tree).__name__}")
-
-    bases = tree.pop(BASE_KEY, [])
-    merged: dict[str, Any] = {}
-    for base in bases if isinstance(bases, list) else [bases]:
-        if not isinstance(base, str) or not base:
-            raise ConfigError(f"{path}: {BASE_KEY} must be a file name, got {shown(base)}", BASE_KEY)
-        if "://" in base:
-            raise ConfigError(f"{path}: {BASE_KEY} is a URL ({base:.200}); download it and name the file", BASE_KEY)
-        merged = _overlay(merged, _read_chain(path.parent / Path(base).expanduser(), (*chain, path)))
-    return _overlay(merged, tree)
+    return tree
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +192,7 @@ def with_defaults(mapping: Mapping[Any, Any]) -> tuple[dict[str, Any], tuple[str
 def _merge(defaults: dict[str, Any], mapping: Mapping[Any, Any], prefix: str, unknown: list[str]) -> dict[str, Any]:
     result = dict(defaults)
     for key, value in mapping.items():
-        name = f"{prefix}{key}"
+        name = prefix + (key if isinstance(key, str) else shown(key))
         if key not in defaults:
             unknown.append(name[:200])
         elif name in _FREE_NODES or not isinstance(defaults[key], dict):
@@ -154,7 +212,7 @@ def _kind(value: object) -> str:
 
 def _decode(value: Any) -> Any:
     """detectron2 reads strings that look like Python literals, so `(512, 864)` and `1e-3` are not strings."""
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= _MAX_LITERAL:
         try:
             return ast.literal_eval(value)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

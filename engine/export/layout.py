@@ -7,28 +7,29 @@ of a pixel side by side, which makes it several times faster.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
-from .graph import DOMAIN
+from ..model.custom_ops import custom_op
+from ..model.description import InputQuantization, PackedMaps
 
 #: The output that ``pack_maps`` makes.
 PACKED = "maps"
 _TO_NHWC, _TO_NCHW = [0, 2, 3, 1], [0, 3, 1, 2]
-# Which inputs are feature maps (rank 4) follows from the shapes of these nodes' contracts: all but the last few.
-_SMALL_INPUTS = {"GenerateProposals": 2, "MultilevelRoiAlign": 2}
 
 
 def place_nhwc(model: ir.Model) -> None:
     """Make every custom node that reads maps read (and, if it writes maps, write) NHWC, in place."""
     transposed: dict[ir.Value, ir.Value] = {}  # one Transpose per map, however many nodes read it
     for node in list(model.graph):
-        if node.domain != DOMAIN or node.op_type not in _SMALL_INPUTS:
+        op = custom_op(node)
+        if op is None or not op.reads_levels:
             continue
         if node.attributes["layout"].as_string() == "NHWC":
             continue
-        for index in range(len(node.inputs) - _SMALL_INPUTS[node.op_type]):
-            source = node.inputs[index]
+        for index, source in enumerate(op.levels(node.inputs)):
             assert source is not None
             if source not in transposed:
                 transpose = _transpose(source, _TO_NHWC, f"{source.name}/nhwc")
@@ -36,7 +37,7 @@ def place_nhwc(model: ir.Model) -> None:
                 transposed[source] = transpose.outputs[0]
             node.replace_input_with(index, transposed[source])
         node.attributes["layout"] = ir.AttrString("layout", "NHWC")
-        if node.op_type == "MultilevelRoiAlign":
+        if op.writes_maps:
             _write_nhwc(model.graph, node)
 
 
@@ -124,21 +125,22 @@ def _fully_connected_weight(node: ir.Node, source: ir.Value) -> ir.Value | None:
     return None
 
 
-def pack_maps(model: ir.Model, maps: list[str]) -> dict[str, object] | None:
+def pack_maps(model: ir.Model, maps: Sequence[str]) -> PackedMaps | None:
     """Let the graph give all of a person's maps as its convolution makes them, in one output ``maps``, in place.
 
     Cutting them apart, undoing the pixel shuffle and moving the channels would cost as much as the DensePose head's
-    largest convolution; ``ChartResult`` reads them as they are. Exact. Returns its attributes ``channels``, ``block``
-    and ``layout``, or None where the maps are not one tensor cut along its channels, which leaves the graph as it is.
+    largest convolution; ``ChartResult`` reads them as they are. Exact. Returns how they are packed, or None where the
+    maps are not one tensor cut along its channels, which leaves the graph as it is.
     """
     graph = model.graph
     outputs = [value for value in graph.outputs if value.name in maps]
     split = outputs[0].producer() if outputs else None
-    if split is None or split.op_type != "Split" or [value.name for value in split.outputs] != maps:
+    if split is None or split.op_type != "Split" or [value.name for value in split.outputs] != list(maps):
         return None
     source, block = split.inputs[0], 1
-    shapes = [value.shape for value in split.outputs]
-    if source is None or any(shape is None or not isinstance(shape[1], int) for shape in shapes):
+    sides = [None if value.shape is None else value.shape[1] for value in split.outputs]
+    channels = tuple(side for side in sides if isinstance(side, int))
+    if source is None or len(channels) < len(sides):
         return None
     shuffle = source.producer()
     if shuffle is not None and shuffle.op_type == "DepthToSpace" and len(source.uses()) == 1:
@@ -154,14 +156,14 @@ def pack_maps(model: ir.Model, maps: list[str]) -> dict[str, object] | None:
     graph.append(transpose)
     graph.outputs.extend(transpose.outputs)
     transpose.outputs[0].name = PACKED
-    return {"channels": [shape[1] for shape in shapes if shape is not None], "block": block, "layout": "NHWC"}
+    return PackedMaps(channels, block, "NHWC")
 
 
-def take_bytes(model: ir.Model) -> dict[str, float | int] | None:
+def take_bytes(model: ir.Model) -> InputQuantization | None:
     """Let the graph take ``image`` already quantised and channels-last, as its first convolution reads it, in place.
 
     The engine's preprocessing then writes bytes instead of floats, and nothing is left to convert. Returns the
-    quantisation, ``scale`` and ``zero_point``; None where the picture is not read through one uint8 quantisation.
+    quantisation; None where the picture is not read through one uint8 quantisation.
     """
     graph = model.graph
     image = next(value for value in graph.inputs if value.name == "image")
@@ -179,4 +181,4 @@ def take_bytes(model: ir.Model) -> dict[str, float | int] | None:
     dequantize[0].replace_input_with(0, image)
     graph.remove(quantize, safe=True)
     _transpose_back(graph, dequantize[0])
-    return {"scale": float(constants[0]), "zero_point": int(constants[1])}
+    return InputQuantization(float(constants[0]), int(constants[1]))

@@ -82,6 +82,7 @@ class BoundedStream:
         return self._stream.tell()
 
 
+_DAMAGES = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError)
 # Opcodes that push what stands in the pickle itself.
 _LITERALS = frozenset(
     [
@@ -256,6 +257,6 @@ def read_pickle(
             machine.step(opcode.name, argument)
     except PickleError:
         raise
-    except (ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError, OSError) as error:
-        raise DamagedPickleError(f"it is damaged ({error})") from error
+    except _DAMAGES as error:
+        raise DamagedPickleError(f"it is damaged ({error!s:.200})") from error
     raise DamagedPickleError("it is truncated")

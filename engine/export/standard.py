@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .graph import DOMAIN
+from ..model.custom_ops import BOX_DETECTIONS, DOMAIN, GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN
 
 #: An ONNX file's metadata property that says which operators it is made of.
 OPS = "densepose_engine.ops"
@@ -126,7 +126,9 @@ class _Builder:
 
 
 def _generate_proposals(make: _Builder, node: ir.Node) -> list[ir.Value]:
-    *levels, sizes, max_proposals = _inputs(node)
+    inputs = _inputs(node)
+    levels = GENERATE_PROPOSALS.levels(inputs)
+    sizes, max_proposals = (GENERATE_PROPOSALS.input(inputs, role) for role in ("sizes", "max_proposals"))
     attributes = node.attributes
     cells = np.asarray(attributes["anchors"].as_floats(), np.float32).reshape(len(levels), -1, 4)
     anchors = cells.shape[1]
@@ -174,7 +176,8 @@ def _generate_proposals(make: _Builder, node: ir.Node) -> list[ir.Value]:
 
 
 def _multilevel_roi_align(make: _Builder, node: ir.Node) -> list[ir.Value]:
-    *levels, boxes, _ = _inputs(node)
+    inputs = _inputs(node)
+    levels, boxes = MULTILEVEL_ROI_ALIGN.levels(inputs), MULTILEVEL_ROI_ALIGN.input(inputs, "boxes")
     attributes = node.attributes
     strides = attributes["strides"].as_ints()
     scale = zero = None
@@ -226,12 +229,14 @@ def _multilevel_roi_align(make: _Builder, node: ir.Node) -> list[ir.Value]:
 
 
 def _box_detections(make: _Builder, node: ir.Node) -> list[ir.Value]:
-    logits, deltas, boxes, _, sizes, score_threshold, nms_threshold, max_detections = _inputs(node)
+    given = dict(zip(BOX_DETECTIONS.inputs, _inputs(node), strict=True))
+    logits, deltas, boxes, sizes = (given[role] for role in ("class_logits", "box_deltas", "boxes", "sizes"))
+    score_threshold, nms_threshold = given["score_threshold"], given["nms_threshold"]
     scores = make("Reshape", make("Slice", make("Softmax", logits, axis=1), [0], [1], [1]), [-1])
     height, width = make.element(sizes, 0), make.element(sizes, 1)
     boxes = make.clip(make.decode(boxes, deltas, node.attributes["bbox_weights"].as_floats()), height, width)
     capacity = [node.attributes["capacity"].as_int()]
-    most = make("Min", make("Cast", max_detections, to=ir.DataType.INT64), capacity)
+    most = make("Min", make("Cast", given["max_detections"], to=ir.DataType.INT64), capacity)
     kept = make.suppress(boxes, scores, most, nms_threshold, score_threshold)
     boxes, scores = make.best(make("Gather", boxes, kept, axis=0), make("Gather", scores, kept, axis=0), most)
     full_height, full_width = make.element(sizes, 2), make.element(sizes, 3)
@@ -244,9 +249,9 @@ def _box_detections(make: _Builder, node: ir.Node) -> list[ir.Value]:
 
 
 _EXPANSIONS: Mapping[str, tuple[str, Callable[[_Builder, ir.Node], list[ir.Value]]]] = {
-    "GenerateProposals": ("proposals", _generate_proposals),
-    "MultilevelRoiAlign": ("", _multilevel_roi_align),
-    "BoxDetections": ("detections", _box_detections),
+    GENERATE_PROPOSALS.name: ("proposals", _generate_proposals),
+    MULTILEVEL_ROI_ALIGN.name: ("", _multilevel_roi_align),
+    BOX_DETECTIONS.name: ("detections", _box_detections),
 }
 
 

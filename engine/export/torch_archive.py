@@ -61,7 +61,7 @@ def check_torch_archive(file: IO[bytes], size: int) -> None:
             with archive.open(pickles[0]) as stream:
                 read_pickle(stream, names[pickles[0]], _BUILDERS, _storage_reader(names, root))
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
-        raise DamagedPickleError(f"it is truncated or damaged ({error})") from error
+        raise DamagedPickleError(f"it is truncated or damaged ({error!s:.200})") from error
 
 
 def _storage_reader(names: Mapping[str, int], root: str) -> Callable[[Any], _Storage]:

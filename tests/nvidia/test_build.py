@@ -12,14 +12,14 @@ from densepose_engine import Engine
 from densepose_engine.backends import tensorrt
 from densepose_engine.backends.tensorrt_graph import prepare
 from densepose_engine.cli import BAD_RUNTIME, main
-from densepose_engine.engine_file import read_engine_file
 from densepose_engine.errors import EngineFileError
 from densepose_engine.layer_precision import int8_mac_share
+from densepose_engine.model.description import Layer
+from densepose_engine.model.engine_file import read_engine_file
 
 
-def layers_of(engine: Path) -> list[dict[str, Any]]:
-    layers: list[dict[str, Any]] = read_engine_file(engine).model["layers"]
-    return layers
+def layers_of(engine: Path) -> tuple[Layer, ...]:
+    return read_engine_file(engine).model.layers or ()
 
 
 @pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
@@ -35,10 +35,10 @@ def test_int8(trt: ModuleType, build_engine: Any, demo_onnx: Path, calibration: 
     assert set(file.payload) == {"model.plan"}
     layers = layers_of(engine)
     assert len(layers) > 50
-    assert all(layer["macs"] > 0 for layer in layers)
+    assert all(layer.macs > 0 for layer in layers)
     assert int8_mac_share(layers) >= 0.97
     # What is not INT8 is float16: an island that fell back to float32 would be slower than either.
-    assert {layer["precision"] for layer in layers} <= {"int8", "f16"}
+    assert {layer.precision for layer in layers} <= {"int8", "f16"}
 
 
 @pytest.mark.parametrize("people", [None, 8])
@@ -49,7 +49,7 @@ def test_int8_dynamic_sizes(
     arguments += ["--compute-capability", "8.6", *([] if people is None else ["--max-people", str(people)])]
     engine = build_engine(dynamic_onnx, *arguments)
     assert int8_mac_share(layers_of(engine)) >= 0.97
-    capacity = read_engine_file(engine).model["capacity"]["max_people"]
+    capacity = read_engine_file(engine).model.capacity.max_people
     assert capacity == (people or 100)
 
 
@@ -57,7 +57,7 @@ def test_int8_dynamic_sizes(
 def test_floats(trt: ModuleType, build_engine: Any, demo_onnx: Path, precision: str, names: set[str]) -> None:
     engine = build_engine(demo_onnx, "--precision", precision, "--compute-capability", "8.9")
     layers = layers_of(engine)
-    assert {layer["precision"] for layer in layers} == names
+    assert {layer.precision for layer in layers} == names
     assert int8_mac_share(layers) == 0
 
 
@@ -66,9 +66,9 @@ def test_a_layer_that_was_kept_float_shows(
 ) -> None:
     """The table is read from the log, not from our intention: without its Q/DQ the largest layer is seen in float16."""
     arguments = ("--precision", "int8", "--calib", str(calibration), "--nearest-weights", "--compute-capability", "8.6")
-    largest = max(layers_of(build_engine(demo_onnx, *arguments)), key=lambda layer: layer["macs"])
-    layers = layers_of(build_engine(demo_onnx, *arguments, "--keep-float", largest["name"], "--force"))
-    assert {layer["name"]: layer["precision"] for layer in layers}[largest["name"]] == "f16"
+    largest = max(layers_of(build_engine(demo_onnx, *arguments)), key=lambda layer: layer.macs)
+    layers = layers_of(build_engine(demo_onnx, *arguments, "--keep-float", largest.name, "--force"))
+    assert {layer.name: layer.precision for layer in layers}[largest.name] == "f16"
     assert int8_mac_share(layers) < 0.97
 
 

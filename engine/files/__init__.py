@@ -1,0 +1,1 @@
+"""Files that come from anywhere: read with limits and types, written whole or not at all."""
