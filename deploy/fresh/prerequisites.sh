@@ -25,9 +25,9 @@ elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
 else
   # Debian leaves ensurepip out of Python; an environment that is there already does not need it.
   "$python" -c 'import sys, venv; sys.prefix != sys.base_prefix or __import__("ensurepip")' 2>/dev/null ||
-    lacks "ensurepip, for a virtual environment" "$name-venv"
+    lacks "ensurepip (for a virtual environment)" "$name-venv"
   "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
-    lacks "Python.h, Python's headers" "$name-dev"
+    lacks "Python.h" "$name-dev"
 fi
 
 compiles=
@@ -41,7 +41,6 @@ for compiler in "${CXX:-c++}" g++ clang++; do # CMake's own order
   [ -z "${CXX:-}" ] || break # the one that was asked for, or none
 done
 [ -n "$compiles" ] || lacks "a compiler for C++17${CXX:+ ($CXX)}" "g++"
-command -v make >/dev/null 2>&1 || lacks "make" "make"
 
 [ -z "$missing" ] && exit 0
 echo "This machine lacks: $missing. On Debian or Ubuntu, as root: apt-get install$packages" >&2
