@@ -76,8 +76,12 @@ def make(target: Path, *variables: str) -> subprocess.CompletedProcess[str]:
 def test_a_failed_environment_does_not_count_as_made(tmp_path: Path) -> None:
     """Debian's venv without ensurepip leaves a folder with a Python in it, and fails."""
     folder = tmp_path / "venv"
-    text = f'case "$*" in *"-m venv"*) mkdir -p {folder}/bin; cp $0 {folder}/bin/python; exit 1 ;; *"-m pip"*) exit 1 ;; esac\n'
-    python = script(tmp_path / "python3", f'case "$1" in *speak.py) exec {sys.executable} "$@" ;; esac\n{text}')
+    python = script(
+        tmp_path / "python3",
+        f'case "$*" in *speak.py*) exec {sys.executable} "$@" ;;\n'
+        f'*"-m venv"*) mkdir -p {folder}/bin; cp "$0" {folder}/bin/python; exit 1 ;;\n'
+        '*"-m pip"*) exit 1 ;; esac',
+    )
     for _ in range(2):
         done = make(folder / "made", f"VENV={folder}", f"PYTHON={python}")
         assert done.returncode != 0 and "making" in done.stdout
