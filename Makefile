@@ -14,8 +14,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 SPEAK := $(PYTHON) deploy/fresh/speak.py
 PIP := $(BIN)/python -m pip install --progress-bar off
 
-CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/*.cuh plugins/*/*.h plugins/*/*.cpp tests/native/*.cpp deploy/*/*.cpp)
-SOURCES := $(wildcard csrc/* plugins/*/* cmake/* CMakeLists.txt setup.py)
+CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh plugins/*/*.h plugins/*/*.cpp tests/native/*.cpp deploy/*/*.cpp)
+SOURCES := $(wildcard csrc/*.h csrc/*/* plugins/*/* cmake/* CMakeLists.txt setup.py)
 
 .PHONY: all test test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 test-py310 demo bench-ops lint format build \
   wheel test-wheel check-fresh clean

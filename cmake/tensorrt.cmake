@@ -40,7 +40,7 @@ set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/*_cuda.cu")
+file(GLOB cuda_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/csrc/*/*_cuda.cu")
 add_library(densepose_cuda STATIC ${cuda_sources})
 target_include_directories(densepose_cuda PUBLIC csrc)
 # Contraction would let a comparison with a threshold fall differently than on the CPU.

@@ -3,10 +3,10 @@
 
 #include <tuple>
 
-#include "box_detections.h"
-#include "chart_result.h"
-#include "generate_proposals.h"
-#include "multilevel_roi_align.h"
+#include "ops/box_detections.h"
+#include "ops/chart_result.h"
+#include "ops/generate_proposals.h"
+#include "ops/multilevel_roi_align.h"
 
 namespace densepose {
 

@@ -55,27 +55,56 @@ def test_the_reference_does_not_import_the_compiled_core() -> None:
     assert not [i for i in imports if "densepose_engine" in i or "torch" in i]
 
 
+CSRC = ROOT / "csrc"
+#: Which folders of csrc a folder may include, beside itself.
+CSRC_MAY_USE: dict[str, set[str]] = {
+    "core": set(),
+    "kernels": set(),
+    "boxes": {"core", "kernels"},
+    "ops": {"core", "kernels", "boxes"},
+    "picture": {"core", "kernels"},
+    "python": {"core", "kernels", "boxes", "ops", "picture", "."},
+    ".": {"ops"},  # ops.h, the list
+}
+
+
+def csrc_files(*suffixes: str) -> list[Path]:
+    return [path for path in CSRC.rglob("*") if path.is_file() and path.name.endswith(suffixes)]
+
+
+def foreign_includes(path: Path) -> set[str]:
+    """What a file includes beside our own files and the standard library."""
+    own = {str(p.relative_to(CSRC)) for p in csrc_files("")}
+    return {i for i in included_files(path) - own if "/" in i or i.endswith((".h", ".hpp", ".cuh"))}
+
+
 def test_kernels_use_the_standard_library_alone() -> None:
-    sources = [p for p in (ROOT / "csrc").iterdir() if not p.name.startswith("bindings") and p.suffix != ".cu"]
-    own = {p.name for p in sources}
-    intrinsics = {"immintrin.h", "pthread.h", "unistd.h"}
+    sources = [path for path in csrc_files("") if path.suffix != ".cu" and path.parent.name != "python"]
+    assert len(sources) > 40
     for path in sources:
-        for include in included_files(path) - own - intrinsics:
-            assert "/" not in include and not include.endswith((".h", ".hpp")), f"{path.name} includes {include}"
+        foreign = foreign_includes(path) - {"immintrin.h", "pthread.h", "unistd.h"}
+        assert not foreign, f"{path.relative_to(CSRC)} includes {foreign}"
+
+
+def test_folders_of_csrc_include_what_they_stand_on() -> None:
+    assert {p.name for p in CSRC.iterdir() if p.is_dir()} == set(CSRC_MAY_USE) - {"."}
+    for path in csrc_files(""):
+        here = str(path.relative_to(CSRC).parent)
+        used = {str(Path(i).parent) for i in included_files(path) if (CSRC / i).is_file()}
+        assert used <= CSRC_MAY_USE[here] | {here}, f"{path.relative_to(CSRC)} includes from {used}"
 
 
 def test_only_bindings_know_pybind11() -> None:
-    knowing = {p.name for p in (ROOT / "csrc").iterdir() if any("pybind11" in i for i in included_files(p))}
-    assert knowing == {"bindings_ops.h", "bindings_preprocess.cpp", "bindings_threads.cpp"}
+    knowing = {str(p.relative_to(CSRC)) for p in csrc_files("") if any("pybind11" in i for i in included_files(p))}
+    assert knowing == {f"python/bindings_{name}" for name in ("ops.h", "preprocess.cpp", "threads.cpp")}
 
 
 def test_cuda_kernels_know_no_vendor() -> None:
-    sources = [*(ROOT / "csrc").glob("*.cu"), *(ROOT / "csrc").glob("*.cuh"), *(ROOT / "csrc").glob("*_grid.h")]
-    own = {p.name for p in (ROOT / "csrc").iterdir()}
+    sources = csrc_files(".cu", ".cuh", "_grid.h")
     assert len(sources) > 8
     for path in sources:
-        for include in included_files(path) - own:
-            assert "/" not in include and not include.endswith((".h", ".hpp")), f"{path.name} includes {include}"
+        foreign = foreign_includes(path)
+        assert not foreign, f"{path.relative_to(CSRC)} includes {foreign}"
 
 
 @pytest.mark.parametrize(("plugin", "other"), [("openvino", "NvInfer"), ("tensorrt", "openvino")])

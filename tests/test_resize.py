@@ -109,7 +109,7 @@ def test_pass_order_of_tall_pictures() -> None:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are instruction sets of x86-64")
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
+@pytest.mark.parametrize("isa", ["avx512vbmi", "avx512", "avx2", "baseline"])
 def test_bytes_do_not_depend_on_the_instruction_set(tmp_path: Path, isa: str) -> None:
     """Processors with byte permutations take another horizontal pass; asked for less, this one takes the plain one."""
     sizes = [(480, 640, 320, 427), (61, 100, 61, 700), (90, 333, 40, 37), (30, 64, 30, 63), (40, 22, 20, 21)]

@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "thread_pool.h"
+#include "core/thread_pool.h"
 
 namespace densepose {
 namespace {

@@ -11,7 +11,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "op.h"
+#include "core/op.h"
 
 namespace densepose {
 

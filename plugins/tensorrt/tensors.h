@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "op.h"
+#include "core/op.h"
 
 namespace densepose {
 

@@ -6,8 +6,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include "bindings_ops.h"
 #include "ops.h"
+#include "python/bindings_ops.h"
 
 namespace densepose {
 namespace {

@@ -8,12 +8,12 @@
 #include <stdexcept>
 #include <vector>
 
-#include "bindings_ops.h"
-#include "box_detections_grid.h"
-#include "chart_result_grid.h"
-#include "generate_proposals_grid.h"
-#include "multilevel_roi_align_grid.h"
 #include "ops.h"
+#include "ops/box_detections_grid.h"
+#include "ops/chart_result_grid.h"
+#include "ops/generate_proposals_grid.h"
+#include "ops/multilevel_roi_align_grid.h"
+#include "python/bindings_ops.h"
 
 namespace densepose {
 namespace {

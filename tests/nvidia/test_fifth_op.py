@@ -17,7 +17,7 @@ import pytest
 
 HEADER = """
 #pragma once
-#include "op.h"
+#include "core/op.h"
 
 namespace densepose {
 
@@ -48,7 +48,7 @@ struct ScaleByFactor {
 """
 
 CPU = """
-#include "scale_by_factor.h"
+#include "ops/scale_by_factor.h"
 
 namespace densepose {
 void ScaleByFactor::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch&) const {
@@ -59,8 +59,8 @@ void ScaleByFactor::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch
 """
 
 CUDA = """
-#include "cuda_grid.cuh"
-#include "scale_by_factor.h"
+#include "core/cuda_grid.cuh"
+#include "ops/scale_by_factor.h"
 
 namespace densepose {
 namespace {
@@ -135,11 +135,11 @@ def test_a_fifth_op(trt: ModuleType, tmp_path: Path) -> None:
         shutil.copytree(root / name, tree / name)
     shutil.copy(root / "CMakeLists.txt", tree)
     # The four steps of adding an op:
-    (tree / "csrc" / "scale_by_factor.h").write_text(HEADER)
-    (tree / "csrc" / "scale_by_factor_cpu.cpp").write_text(CPU)
-    (tree / "csrc" / "scale_by_factor_cuda.cu").write_text(CUDA)
+    (tree / "csrc" / "ops" / "scale_by_factor.h").write_text(HEADER)
+    (tree / "csrc" / "ops" / "scale_by_factor_cpu.cpp").write_text(CPU)
+    (tree / "csrc" / "ops" / "scale_by_factor_cuda.cu").write_text(CUDA)
     ops = (tree / "csrc" / "ops.h").read_text(encoding="utf-8")
-    ops = ops.replace("#include <tuple>\n", '#include <tuple>\n\n#include "scale_by_factor.h"\n')
+    ops = ops.replace("#include <tuple>\n", '#include <tuple>\n\n#include "ops/scale_by_factor.h"\n')
     ops = ops.replace("ChartResult>;", "ChartResult, ScaleByFactor>;")
     (tree / "csrc" / "ops.h").write_text(ops)
 
@@ -162,5 +162,5 @@ def test_a_fifth_op(trt: ModuleType, tmp_path: Path) -> None:
         original = root / path.relative_to(tree)
         if path.is_file() and not (original.is_file() and filecmp.cmp(path, original, shallow=False)):
             changed.append(str(path.relative_to(tree)))
-    new = ["csrc/scale_by_factor.h", "csrc/scale_by_factor_cpu.cpp", "csrc/scale_by_factor_cuda.cu"]
+    new = [f"csrc/ops/scale_by_factor{end}" for end in (".h", "_cpu.cpp", "_cuda.cu")]
     assert sorted(changed) == sorted([*new, "csrc/ops.h"])

@@ -1,0 +1,2 @@
+#define DENSEPOSE_ISA avx512
+#include "kernels/kernels_generic.inc"

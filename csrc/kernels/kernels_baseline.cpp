@@ -1,0 +1,2 @@
+#define DENSEPOSE_ISA baseline
+#include "kernels/kernels_generic.inc"

@@ -1,2 +1,0 @@
-#define DENSEPOSE_ISA avx2
-#include "kernels_generic.inc"

@@ -1,2 +1,0 @@
-#define DENSEPOSE_ISA avx512
-#include "kernels_generic.inc"

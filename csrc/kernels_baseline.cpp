@@ -1,2 +1,0 @@
-#define DENSEPOSE_ISA baseline
-#include "kernels_generic.inc"

@@ -1,0 +1,63 @@
+// How the CPU's ChartResult finds a value, whether maps are tensors or channels of one, and whatever their layout.
+#pragma once
+
+#include "kernels/isa.h"
+#include "ops/chart_result.h"
+
+namespace densepose {
+
+// Maps by number, whether they are tensors or channels of one.
+inline constexpr std::size_t kCoarse = 0, kFine = 1, kU = 2, kV = 3, kFirstConfidence = 4;
+
+// One person's share of a map, and how to find a value in it, whatever the layout: in cells of block x block pixels.
+struct Map {
+  const float* data;
+  std::int64_t channels, channel_stride;
+  std::int64_t block;
+  std::int64_t row_stride, column_stride;              // of cells
+  std::int64_t block_row_stride, block_column_stride;  // within one
+
+  const float* row(std::int64_t y) const { return data + y / block * row_stride + y % block * block_row_stride; }
+  std::int64_t column(std::int64_t x) const { return x / block * column_stride + x % block * block_column_stride; }
+  RowPair rows(const MapTap& y) const {
+    return {row(y.low), row(y.high), y.low_weight, y.high_weight, channels, channel_stride};
+  }
+};
+
+// All maps of a call, in one tensor or in many.
+class Maps {
+ public:
+  Maps(const ChartResult& op, Span<const Tensor> inputs)
+      : op_(op), inputs_(inputs), nhwc_(op.layout == "NHWC"), packed_(!op.channels.empty()) {}
+
+  const Tensor& boxes() const { return inputs_[packed_ ? 1 : 4]; }
+  std::size_t count() const { return packed_ ? op_.channels.size() : inputs_.size() - 1; }
+  std::int64_t confidences() const { return static_cast<std::int64_t>(count() - kFirstConfidence); }
+  std::int64_t size() const { return inputs_[0].shape[2] * op_.block; }  // rows and columns are as many
+  std::int64_t block() const { return op_.block; }
+  bool packed() const { return packed_; }
+
+  std::int64_t channels(std::size_t map) const {
+    return packed_ ? op_.channels[map] : tensor(map).shape[nhwc_ ? 3 : 1];
+  }
+
+  Map map(std::size_t map, std::int64_t person) const {
+    const Tensor& source = tensor(map);
+    const std::int64_t all = source.shape[nhwc_ ? 3 : 1], cells = source.shape[2];
+    const std::int64_t plane = nhwc_ ? 1 : cells * cells, cell = nhwc_ ? all : 1;
+    std::int64_t before = 0;
+    for (std::size_t i = 0; packed_ && i < map; ++i) before += op_.channels[i];
+    const std::int64_t block = op_.block;
+    const float* data = source.as<const float>() + person * all * cells * cells + before * block * block * plane;
+    return {data, channels(map), block * block * plane, block, cells * cell, cell, block * plane, plane};
+  }
+
+ private:
+  const Tensor& tensor(std::size_t map) const { return inputs_[packed_ ? 0 : map + (map >= kFirstConfidence)]; }
+
+  const ChartResult& op_;
+  const Span<const Tensor> inputs_;
+  const bool nhwc_, packed_;
+};
+
+}  // namespace densepose

@@ -1,0 +1,16 @@
+#include "core/cuda_grid.cuh"
+#include "ops/generate_proposals_grid.h"
+
+namespace densepose {
+
+std::size_t GenerateProposals::workspace_bytes(Span<const Tensor> inputs) const {
+  return grid_workspace(*this, inputs);
+}
+
+void GenerateProposals::launch(Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace,
+                               CudaStream stream) const {
+  CudaGrid grid(stream);
+  run_on(grid, *this, inputs, outputs, workspace);
+}
+
+}  // namespace densepose
