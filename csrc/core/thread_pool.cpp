@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <map>
@@ -41,6 +42,14 @@ struct Job {
   }
 };
 
+// condition_variable::wait. That one is a symbol of the library, with a version (GCC 12's) that wheels for Ubuntu 22.04
+// must not ask for; the one with a time limit is inline.
+template <class Predicate>
+void wait(std::condition_variable& condition, std::unique_lock<std::mutex>& lock, Predicate predicate) {
+  while (!condition.wait_for(lock, std::chrono::hours(1), predicate)) {
+  }
+}
+
 class Workers {
  public:
   void run(Job& job) {
@@ -59,7 +68,7 @@ class Workers {
     job.work();
     std::unique_lock<std::mutex> lock(mutex_);
     remove(job);  // nothing is left for whoever has not joined yet
-    idle_.wait(lock, [&] { return job.working == 0; });
+    wait(idle_, lock, [&] { return job.working == 0; });
   }
 
  private:
@@ -82,7 +91,7 @@ class Workers {
   void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [&] { return jobs_ != nullptr; });
+      wait(wake_, lock, [&] { return jobs_ != nullptr; });
       Job& job = *jobs_;
       if (--job.wanted == 0) remove(job);
       ++job.working;

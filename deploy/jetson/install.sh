@@ -9,7 +9,7 @@ export PATH=/usr/local/cuda/bin:$PATH
 fail() { echo "install: $1" >&2; exit 1; }
 [ "$(uname -m)" = aarch64 ] || fail "this is not a 64-bit Arm machine"
 command -v nvcc >/dev/null || fail "no nvcc: sudo apt-get install nvidia-jetpack, or add CUDA's bin folder to PATH"
-command -v python3 >/dev/null || fail "no python3"
+sh deploy/fresh/prerequisites.sh python3 || exit 1
 # TensorRT's own headers and Python module come with JetPack, not from PyPI.
 found=$(find /usr/include -name NvInfer.h -print -quit)
 [ -n "$found" ] || fail "no NvInfer.h: sudo apt-get install libnvinfer-headers-dev"
