@@ -19,6 +19,10 @@ _DEFAULT_STREAM_PIXELS = 5_000_000
 _JUMP_BACK, _JUMP_AHEAD = Fraction(1, 10), 10
 _CLOCKS_MAY_JUMP = 0x0200  # AVFMT_TS_DISCONT
 _SAME_JUMP = 1  # seconds: two streams of a recording are joined at about the same time
+# Demuxers that look for the next sound place by themselves and say nothing: what they skip is seen between packets.
+_SKIPPING_FORMATS = ("matroska", "flv")
+_OVERHEAD = 256  # bytes between two packets that need no explanation
+_GAP = Fraction(3, 2)  # frames
 _READ_ERRORS = 64  # one after the other: then there is nothing more to come
 _FALLBACK_RATE = Fraction(25)
 _HIGHEST_RATE = 480  # frames per second; a container without a rate states its clock's instead
@@ -95,6 +99,14 @@ class PacketReader:
         """Stream -> the latest time that its packets cover, in seconds of the file's own clock."""
         self.jumped = False
         """Whether a clock started anew."""
+        self.gaps = 0
+        """How often pictures are missing behind a place that the demuxer skipped or found damaged."""
+        self._skips = container.format.name.startswith(_SKIPPING_FORMATS)
+        self._byte: int | None = None
+        # ASF: all frames that begin in one of its packets, which are of one length, have that packet's place.
+        self._of_packets = container.format.name == "asf"
+        self._packet_length = 0
+        self._suspicious = False
 
     def __iter__(self) -> Iterator[Any]:
         failed = 0
@@ -104,6 +116,7 @@ class PacketReader:
                     failed = 0
                     if packet.size == 0:  # of PyAV, at the end: to flush decoders
                         continue
+                    self._watch(packet)
                     self._extend(packet)
                     if packet.stream is self._stream or packet.stream in self._sound:
                         self._run_on(packet)
@@ -116,6 +129,19 @@ class PacketReader:
                 if failed == _READ_ERRORS:
                     return
 
+    def _watch(self, packet: Any) -> None:
+        """Notice what is skipped. A clock that starts anew also looks damaged: only a gap in time proves it."""
+        if self._skips and packet.pos is not None and packet.pos >= 0:
+            if self._byte is not None and packet.pos - self._byte > _OVERHEAD:
+                self._suspicious = True
+            self._byte = max(self._byte or 0, packet.pos + packet.size)
+        if self._of_packets and packet.pos is not None:
+            step = packet.pos - (packet.pos if self._byte is None else self._byte)
+            self._packet_length = self._packet_length or step
+            self._suspicious |= bool(step and step % self._packet_length)
+            self._byte = packet.pos
+        self._suspicious |= packet.is_corrupt
+
     def _extend(self, packet: Any) -> None:
         begin = packet.pts if packet.pts is not None else packet.dts
         if begin is None or packet.time_base is None:
@@ -125,31 +151,35 @@ class PacketReader:
         self.ends[index] = max(self.ends.get(index, end), end)
 
     def _run_on(self, packet: Any) -> None:
-        """Move a packet by as much as its clock jumped before it."""
+        """Move a packet by as much as its clock jumped before it, and see whether any is missing before it."""
         clock = packet.dts if packet.dts is not None else packet.pts
         base = packet.time_base
-        if not self._jumps or clock is None or base is None:
+        if clock is None or base is None:
             return
         index = packet.stream_index
         raw = clock * base
         offset = self._offsets.get(index, Fraction(0))
         expected = self._expected.get(index)
-        if expected is not None:
+        length = packet.duration * base if packet.duration else Fraction(0)
+        if packet.stream is self._stream:
+            length = length or 1 / rate_of(self._stream)
+            if self._suspicious and expected is not None:
+                self.gaps += raw + offset - expected > _GAP * length
+                self._suspicious = packet.is_corrupt
+        if self._jumps and expected is not None:
             delta = raw + offset - expected
             if delta < -_JUMP_BACK or delta > _JUMP_AHEAD:
                 self.jumped = True
-                # The other stream's jump, if that was the same one: they must not drift apart.
-                others = [known for known in self._offsets.values() if abs(raw + known - expected) < _SAME_JUMP]
-                offset = others[-1] if others else offset - delta
+                offset = self._offset_of_others(index, offset, raw, expected) or offset - delta
         self._offsets[index] = offset
-        ticks = round(offset / base)
-        if ticks and packet.pts is not None:
-            packet.pts += ticks
-        if ticks and packet.dts is not None:
-            packet.dts += ticks
-        length = Fraction(0)
-        if packet.duration:
-            length = packet.duration * base
-        elif packet.stream is self._stream:
-            length = 1 / rate_of(self._stream)
+        if ticks := round(offset / base):
+            packet.pts = packet.pts + ticks if packet.pts is not None else None
+            packet.dts = packet.dts + ticks if packet.dts is not None else None
         self._expected[index] = raw + offset + length
+
+    def _offset_of_others(self, index: int, mine: Fraction, raw: Fraction, expected: Fraction) -> Fraction | None:
+        """Another stream's jump, if it was the same one: they must not drift apart."""
+        for other, offset in self._offsets.items():
+            if other != index and offset != mine and abs(raw + offset - expected) < _SAME_JUMP:
+                return offset
+        return None

@@ -54,7 +54,9 @@ class VideoReader:
             self._container.close()
             raise
         # Where several threads decode frames, FFmpeg loses those that are in work when the last packet is damaged.
-        self._stream.thread_type = "SLICE" if self._missing else "AUTO"
+        # (FLV states no length of its own bytes.)
+        alone = self._missing or self._container.format.name == "flv"
+        self._stream.thread_type = "SLICE" if alone else "AUTO"
         self._convert = FrameConverter()
         self.sound_streams: tuple[Any, ...] = ()
         """PyAV's streams of sound, if it is kept."""
@@ -198,6 +200,8 @@ class VideoReader:
             return f"{self.path} is damaged: it cannot be read in {self._packets.errors} places ({error}); {read}"
         if self._errors:
             return f"{self.path} is damaged: {self._errors} frames or more are lost ({self._error}); {read}"
+        if gaps := self._packets.gaps:
+            return f"{self.path} is damaged: frames are missing in {gaps} place{'' if gaps == 1 else 's'}; {read}"
         if self._corrupt:
             return f"{self.path} is damaged: {self._corrupt} frames show errors; {read}"
         return ""
