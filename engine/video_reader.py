@@ -65,7 +65,8 @@ class VideoReader:
         if keep_sound:
             self.sound_streams = tuple(s for s in self._container.streams.audio if s.codec_context is not None)
         self._packets = PacketReader(self._container, self._stream, self.sound_streams)
-        self._times = _Times(self.time_base, self.rate)
+        # AVI stores no times of presentation; those that FFmpeg makes up are late by one place in the file.
+        self._times = _Times(self.time_base, self.rate, only_dts=self._container.format.name == "avi")
         self._frames = self._read()
         self._ahead: deque[tuple[int, np.ndarray]] = deque()
         self._errors, self._error, self._corrupt, self._sent, self._decoded = 0, "", 0, 0, 0
@@ -233,8 +234,8 @@ class VideoReader:
 class _Times:
     """The clock of the frames, which begins with the first and always goes on."""
 
-    def __init__(self, time_base: Fraction, rate: Fraction) -> None:
-        self._time_base = time_base
+    def __init__(self, time_base: Fraction, rate: Fraction, only_dts: bool = False) -> None:
+        self._time_base, self._only_dts = time_base, only_dts
         self._step = max(round(1 / (rate * time_base)), 1)
         self._first: int | None = None
         self._last: int | None = None
@@ -269,6 +270,8 @@ class _Times:
                 self._faults[name] += value <= self._previous.get(name, value - 1)
             if value is not None or other is not None:
                 self._previous[name] = value if value is not None else other  # type: ignore[assignment]
+        if self._only_dts and dts is not None:
+            return dts
         return pts if pts is not None and (dts is None or self._faults["pts"] <= self._faults["dts"]) else dts
 
     def hold(self, packet: Any, sound: deque[tuple[Fraction, Any]]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,12 +26,16 @@ class _Container:
     """FFmpeg's name of a container, and the encoders that are tried, best first.
 
     constant_rate: it has a place for every tick of its clock, so the clock ticks once a frame.
+    filled: players count frames in it instead of reading times, so that none of these places may be empty.
+    clock: its own, if that is not the source's.
     sound: codecs of sound that players find in it; None where FFmpeg itself knows.
     """
 
     format: str
     encoders: tuple[str, ...]
     constant_rate: bool = False
+    filled: bool = False
+    clock: Fraction | None = None
     sound: frozenset[str] | None = None
 
 
@@ -44,9 +49,9 @@ CONTAINERS = {
     ".mkv": _Container("matroska", _H264),
     ".webm": _Container("webm", ("libvpx-vp9", "libvpx")),
     ".avi": _Container("avi", _H264, constant_rate=True),
-    ".mpg": _Container("vob", ("mpeg2video",), constant_rate=True, sound=_MPEG_SOUND),
-    ".mpeg": _Container("vob", ("mpeg2video",), constant_rate=True, sound=_MPEG_SOUND),
-    ".ts": _Container("mpegts", (*_H264[:2], "mpeg2video"), sound=frozenset(_TS_SOUND)),
+    ".mpg": _Container("vob", ("mpeg2video",), constant_rate=True, filled=True, sound=_MPEG_SOUND),
+    ".mpeg": _Container("vob", ("mpeg2video",), constant_rate=True, filled=True, sound=_MPEG_SOUND),
+    ".ts": _Container("mpegts", _H264[:2], clock=Fraction(1, 90_000), sound=frozenset(_TS_SOUND)),
     ".wmv": _Container("asf", ("wmv2", "msmpeg4")),
     ".flv": _Container("flv", (*_H264[:2], "flv")),
 }
@@ -58,6 +63,14 @@ _LOSSLESS_FORMAT = "bgr0"
 _FINEST_CLOCK = 1_000_000  # ticks per second; some files have a clock of 10 MHz, which encoders refuse
 # What MPEG-4 and its relatives have room for in their headers.
 _COARSE_CLOCKS = {"mpeg4": 65535, "msmpeg4": 65535, "wmv2": 65535, "flv": 65535}
+# Frames per second: those that ISO 13818-2 has numbers for, and the higher ones that its extension gives.
+_MPEG2_RATES = tuple(
+    Fraction(rate) * scale
+    for rate, scale in (
+        *((24, Fraction(1000, 1001)), (24, 1), (25, 1), (30, Fraction(1000, 1001)), (30, 1), (50, 1)),
+        *((60, Fraction(1000, 1001)), (60, 1), (100, 1), (120, 1), (240, 1)),
+    )
+)
 _BITS_PER_PIXEL = 0.25  # of encoders that must be told; nobody sees a difference from there on
 _LOWEST_BIT_RATE = 1_000_000
 _ALLOWED_LEAD = Fraction(1, 10)  # seconds of sound before the first picture that containers can express
@@ -105,12 +118,13 @@ class VideoWriter:
         kind = CONTAINERS[suffix]
         self._codec = self._choose_codec((_LOSSLESS,) if lossless else kind.encoders, lossless)
         self._lossless = lossless
-        self._rate, self._time_base = _allowed_rate(self._codec, rate), time_base
-        self._clock = 1 / self._rate if kind.constant_rate else _clock(self._codec.name, time_base)
+        self._rate, self._time_base = _mpeg2_rate(rate) if kind.filled else rate, time_base
+        self._clock = 1 / self._rate if kind.constant_rate else kind.clock or _clock(self._codec.name, time_base)
         self._lead = lead if lead > _ALLOWED_LEAD else Fraction(0)
         self._reformatter: Any = None
         self._colors: dict[str, int] = {}
         self._last = -1
+        self._previous: Any = None
         self.count = 0
         self.size: tuple[int, int] | None = None
         """(height, width) of the frames, once there is one."""
@@ -154,7 +168,12 @@ class VideoWriter:
                 stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
                 self._tag(context)
                 self._tune(context)
-            self._stream = stream
+            context.open(strict=False)
+        except (self._av.FFmpegError, ValueError) as error:
+            text = f"the encoder {self._codec.name} refuses frames of {width} x {height} ({reason(error)})"
+            raise OSError(errno.EINVAL, text, os.fspath(self._path)) from error
+        self._stream = stream
+        try:
             for source in self._offered:
                 self._add_sound(source)
             self._container.start_encoding()
@@ -213,25 +232,41 @@ class VideoWriter:
             assert self.size is not None
             raise ValueError(f"frame {self.count} is {size[1]} x {size[0]}, the video {self.size[1]} x {self.size[0]}")
         try:
-            self._container.mux(self._stream.encode(self._frame(rgb, time)))
+            for frame in self._placed(rgb, time):
+                self._container.mux(self._stream.encode(frame))
         except self._av.FFmpegError as error:
             raise self._failed(error) from error
         self.count += 1
 
-    def _frame(self, rgb: np.ndarray, time: int) -> Any:
+    def _placed(self, rgb: np.ndarray, time: int) -> Iterator[Any]:
+        """The frame as the encoder wants it, and before it the one before as often as there are empty places."""
+        # Two frames on one tick of a coarse clock: the second waits for the next.
+        tick = max(round((self._exact(time) + self._lead) / self._clock), self._last + 1)
+        if self._kind.filled and self._previous is not None:
+            for empty in range(self._last + 1, tick):
+                self._previous.pts = empty
+                yield self._previous
+        coded = self._coded(rgb)
+        coded.pts, coded.time_base = tick, self._clock
+        self._last, self._previous = tick, coded if self._kind.filled else None
+        yield coded
+
+    def _exact(self, time: int) -> Fraction:
+        """Seconds; those of a steady rate where the source's clock had to round them, as Matroska's thousandths do."""
+        seconds = time * self._time_base
+        steady = round(seconds * self._rate) / self._rate
+        return steady if abs(steady - seconds) < self._time_base else seconds
+
+    def _coded(self, rgb: np.ndarray) -> Any:
         height, width = rgb.shape[:2]
         if not self._lossless and (height % 2 or width % 2):
             rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         if self._reformatter is None:
             self._reformatter = self._av.video.reformatter.VideoReformatter()
-        coded = self._reformatter.reformat(
+        return self._reformatter.reformat(
             frame, format=self._stream.pix_fmt, interpolation=_BICUBIC | _ACCURATE, **self._colors
         )
-        # Two frames on one tick of a coarse clock: the second waits for the next.
-        self._last = max(round((time * self._time_base + self._lead) / self._clock), self._last + 1)
-        coded.pts, coded.time_base = self._last, self._clock
-        return coded
 
     def write_sound(self, packet: Any, seconds: Fraction) -> None:
         """Add a packet of one of the streams of sound as it is, ``seconds`` after the first frame (may be negative).
@@ -306,9 +341,13 @@ def _clock(encoder: str, time_base: Fraction) -> Fraction:
     return Fraction(1, 1000 if finest < _FINEST_CLOCK else 90_000)
 
 
-def _allowed_rate(codec: Any, rate: Fraction) -> Fraction:
-    """The lowest of the codec's rates that is not below ``rate``, or the highest; MPEG-2 knows a few."""
-    allowed = sorted(Fraction(r) for r in codec.frame_rates or ())
-    if not allowed:
-        return rate
-    return next((r for r in allowed if r >= rate * Fraction(999, 1000)), allowed[-1])
+def _mpeg2_rate(rate: Fraction) -> Fraction:
+    """The lowest rate that MPEG-2 has a number for and that is a multiple of ``rate``, or else is not below it."""
+    within = Fraction(1, 1000)
+    for allowed in _MPEG2_RATES:
+        times = round(allowed / rate)
+        if times and abs(allowed / rate / times - 1) < within:
+            return allowed
+    if rate > _MPEG2_RATES[-1]:
+        raise ValueError(f"MPEG-2 has no rate of {float(rate):.0f} frames per second; .mp4 and .mkv take any")
+    return next(allowed for allowed in _MPEG2_RATES if allowed > rate)

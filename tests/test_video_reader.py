@@ -78,7 +78,7 @@ def _streams(path: Path, *sizes: tuple[int, int], default: int | None = None, co
             stream.width, stream.height = width, height
             stream.pix_fmt = "yuvj420p" if number == cover else "yuv420p"
             kinds = av.stream.Disposition
-            stream.disposition = kinds.attached_pic if number == cover else kinds(int(number == default))
+            stream.disposition = kinds.attached_pic.value if number == cover else int(number == default)
             streams.append(stream)
         for number, stream in enumerate(streams):
             picture = np.full((stream.height, stream.width, 3), 40 * (number + 1), np.uint8)
