@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .video_reader import VideoReader
+from .video_reader import SoundPacket, VideoReader
 from .video_writer import CONTAINERS, LOSSLESS_SUFFIXES, VideoWriter
 
-__all__ = ["LOSSLESS_SUFFIXES", "SUFFIXES", "VideoReader", "VideoWriter", "is_video"]
+__all__ = ["LOSSLESS_SUFFIXES", "SUFFIXES", "SoundPacket", "VideoReader", "VideoWriter", "is_video"]
 
 #: What is taken for a video among the inputs of ``infer``, and what it can write.
 SUFFIXES = tuple(CONTAINERS)

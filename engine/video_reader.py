@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,14 @@ from .video_picture import FrameConverter
 _SLACK_SECONDS, _SLACK_FRAMES = Fraction(1, 2), 2
 
 
+class SoundPacket(NamedTuple):
+    """A packet of sound: its seconds after the first frame, the number of its stream, and PyAV's packet."""
+
+    seconds: Fraction
+    stream: int
+    packet: Any
+
+
 class VideoReader:
     """The frames of a video file, one after the other: iterate over ``frames()``, once.
 
@@ -33,7 +41,7 @@ class VideoReader:
 
     Args:
         path: the file.
-        keep_sound: collect the packets of its sound streams in ``sound``.
+        keep_sound: collect the packets of its sound streams, for ``take_sound``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,8 +68,7 @@ class VideoReader:
         self._convert = FrameConverter()
         self.sound_streams: tuple[Any, ...] = ()
         """PyAV's streams of sound, if it is kept."""
-        self.sound: deque[tuple[Fraction, Any]] = deque()
-        """Packets of sound that were met so far, with the seconds that each comes after the first frame."""
+        self._sound: deque[SoundPacket] = deque()
         if keep_sound:
             self.sound_streams = tuple(s for s in self._container.streams.audio if s.codec_context is not None)
         self._packets = PacketReader(self._container, self._stream, self.sound_streams)
@@ -115,6 +122,13 @@ class VideoReader:
             return Fraction(0)
         return max(Fraction(self._stream.start_time * self.time_base - min(starts)), Fraction(0))
 
+    def take_sound(self, until: Fraction | None = None) -> list[SoundPacket]:
+        """Packets of sound that were met so far and not yet taken, in the file's order: those before ``until``."""
+        taken = []
+        while self._sound and (until is None or self._sound[0].seconds < until):
+            taken.append(self._sound.popleft())
+        return taken
+
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         """Time in units of ``time_base`` from the first frame on, and uint8 RGB array, upright. Times rise.
 
@@ -128,7 +142,7 @@ class VideoReader:
     def _read(self) -> Iterator[tuple[int, np.ndarray]]:
         for packet in self._packets:
             if packet.stream is not self._stream:
-                self._times.hold(packet, self.sound)
+                self._times.hold(packet, self._sound)
                 continue
             self._sent += not packet.is_discard
             for frame in self._decode(packet):
@@ -243,7 +257,7 @@ class _Times:
         # Of presentation and decoding times: the last, and how many did not rise.
         self._previous: dict[str, int] = {}
         self._faults = {"pts": 0, "dts": 0}
-        self._waiting: list[tuple[Any, deque[tuple[Fraction, Any]]]] = []
+        self._waiting: list[tuple[Any, deque[SoundPacket]]] = []
         self.last_raw: int | None = None
         """The file's own time of the last frame."""
 
@@ -274,7 +288,7 @@ class _Times:
             return dts
         return pts if pts is not None and (dts is None or self._faults["pts"] <= self._faults["dts"]) else dts
 
-    def hold(self, packet: Any, sound: deque[tuple[Fraction, Any]]) -> None:
+    def hold(self, packet: Any, sound: deque[SoundPacket]) -> None:
         """Put a packet of sound into ``sound`` with its time after the first frame, once that is known."""
         self._waiting.append((packet, sound))
         if self._first is not None:
@@ -285,5 +299,6 @@ class _Times:
         for packet, sound in self._waiting:
             clock = packet.pts if packet.pts is not None else packet.dts
             if clock is not None:
-                sound.append((clock * packet.time_base - self._first * self._time_base, packet))
+                seconds = clock * packet.time_base - self._first * self._time_base
+                sound.append(SoundPacket(seconds, packet.stream_index, packet))
         self._waiting.clear()

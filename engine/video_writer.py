@@ -17,6 +17,7 @@ import numpy as np
 
 from .video_library import pyav, reason
 from .video_picture import is_high_definition
+from .video_reader import SoundPacket
 
 _H264 = ("libx264", "h264", "mpeg4")
 
@@ -268,21 +269,21 @@ class VideoWriter:
             frame, format=self._stream.pix_fmt, interpolation=_BICUBIC | _ACCURATE, **self._colors
         )
 
-    def write_sound(self, packet: Any, seconds: Fraction) -> None:
-        """Add a packet of one of the streams of sound as it is, ``seconds`` after the first frame (may be negative).
+    def write_sound(self, sound: SoundPacket) -> None:
+        """Add a packet of one of the streams of sound as it is.
 
         What the container does not take after all is left out, and said in ``sound_left_out``.
         """
-        sound = self._sound.get(packet.stream_index)
-        if sound is None or self._stream is None:
+        track = self._sound.get(sound.stream)
+        if track is None:
             return
         try:
-            sound.place(packet, seconds + self._lead)
-            self._container.mux(packet)
+            track.place(sound.packet, sound.seconds + self._lead)
+            self._container.mux(sound.packet)
         except (self._av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError) and not isinstance(error, ValueError):
                 raise self._failed(error) from error
-            del self._sound[packet.stream_index]
+            del self._sound[sound.stream]
             self.sound_left_out.append(f"{self._path.suffix} does not take it ({reason(error)})")
 
     def close(self) -> None:

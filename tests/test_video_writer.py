@@ -174,9 +174,8 @@ def copied(source: Path, target: Path, stop_after: int | None = None) -> list[st
                 writer.write(frame, time)
                 if number + 1 == stop_after:
                     break
-            while reader.sound:
-                seconds, packet = reader.sound.popleft()
-                writer.write_sound(packet, seconds)
+            for packet in reader.take_sound():
+                writer.write_sound(packet)
     return writer.sound_left_out
 
 

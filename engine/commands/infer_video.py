@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +36,7 @@ class _Progress:
     count: int = 0
     people: int = 0
     seconds: float = 0.0
+    until: Fraction = Fraction(0)
     stopped: BaseException | None = None
 
 
@@ -53,7 +55,7 @@ def run(arguments: Namespace, folder: Path, load: Callable[[], Engine], settings
                 writing.submit(output.begin, reader).result()
             with load() as engine:
                 _work(engine, reader, outputs, writing, arguments, settings, progress)
-            kept, remarks = _finish(outputs, writing, progress)
+            kept, remarks = writing.submit(_finish, reader, outputs, progress).result()
         finally:
             writing.submit(_abandon, outputs).result()
         for remark in (*reader.remarks, *remarks):
@@ -78,8 +80,10 @@ def _work(
     try:
         with ProgressBar(reader.count, "frames", enabled=not arguments.quiet, rate=True) as bar:
             for at, frame, result in infer_video(engine, reader, settings):
+                progress.until = at * reader.time_base + 1 / reader.rate
                 for output in outputs:
                     writing.submit(output.write, at, frame, result).result()
+                _copy_sound(reader, outputs, writing, progress.until)
                 number = progress.count
                 progress.count += 1
                 progress.people += len(result)
@@ -96,17 +100,28 @@ def _work(
         progress.seconds = time.perf_counter() - begin
 
 
+def _copy_sound(
+    reader: VideoReader, outputs: Sequence[VideoOutput], writing: ThreadPoolExecutor, until: Fraction | None
+) -> None:
+    if packets := reader.take_sound(until):
+        for output in outputs:
+            writing.submit(output.write_sound, packets).result()
+
+
 def _finish(
-    outputs: Sequence[VideoOutput], writing: ThreadPoolExecutor, progress: _Progress
+    reader: VideoReader, outputs: Sequence[VideoOutput], progress: _Progress
 ) -> tuple[list[VideoOutput], list[str]]:
     """The outputs that are kept, and remarks. One that cannot be finished does not cost the others."""
     kept, remarks = [], []
     whole = progress.stopped is None or isinstance(progress.stopped, ImageError)
+    # Of a video that was not read to its end, as much sound as there are pictures.
+    packets = reader.take_sound(None if whole else progress.until)
     for output in outputs:
         if not output.count:
             continue
         try:
-            remarks += writing.submit(output.finish, whole).result()
+            output.write_sound(packets)
+            remarks += output.finish()
             kept.append(output)
         except OutputError as error:
             progress.stopped = progress.stopped or error
@@ -135,7 +150,8 @@ def _report(
         return 0
     if kept:
         names = ", ".join(printable(output.path) for output in kept)
-        say(f"warning: the {count} frames that were done are kept in {names}")
+        done = max(output.count for output in kept)
+        say(f"warning: the {done} frames that were done are kept in {names}")
     if isinstance(stopped, (ImageError, InferenceError, MemoryError)):
         text = str(stopped) or "there is not enough memory"
         named = text if str(reader.path) in text else f"{reader.path}, after {count} frames: {text}"

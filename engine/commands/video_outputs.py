@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..output_files import OutputError, atomic_output, check_outputs
 from ..pictures import SUFFIXES as PICTURE_SUFFIXES
-from ..video import LOSSLESS_SUFFIXES, SUFFIXES, VideoReader, VideoWriter, is_video
+from ..video import LOSSLESS_SUFFIXES, SUFFIXES, SoundPacket, VideoReader, VideoWriter, is_video
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ class VideoOutput(Protocol):
     path: Path
     """What a message names."""
     count: int
-    """Frames that are in it."""
+    """Frames that are in it; 0 again if it had to be given up."""
 
     def begin(self, reader: VideoReader) -> None:
         """Open it, before the work: what can fail fails here. Raises ``OutputError``."""
@@ -42,8 +42,11 @@ class VideoOutput(Protocol):
     def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
         """Add a frame. Raises ``OutputError``; then the output is gone or, of single files, keeps what it has."""
 
-    def finish(self, whole: bool) -> list[str]:
-        """Put it where it belongs, and give remarks. ``whole``: the video was read to its end."""
+    def write_sound(self, packets: Sequence[SoundPacket]) -> None:
+        """Add sound, where there is a place for it. Raises as ``write`` does."""
+
+    def finish(self) -> list[str]:
+        """Put it where it belongs, and give remarks. Raises ``OutputError``."""
 
     def abandon(self) -> None:
         """Leave nothing unfinished behind; after ``finish`` there is nothing to do."""
@@ -124,11 +127,8 @@ class VideoFile:
         self._kind = kind
         self._stack = ExitStack()
         self._writer: VideoWriter | None = None
-        self._reader: VideoReader | None = None
-        self._until = Fraction(0)
 
     def begin(self, reader: VideoReader) -> None:
-        self._reader = reader
         temporary = self._stack.enter_context(atomic_output(self.path))
         writer = VideoWriter(
             temporary,
@@ -146,27 +146,24 @@ class VideoFile:
         self._writer = writer
 
     def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
-        assert self._writer is not None and self._reader is not None
+        assert self._writer is not None
         try:
             self._writer.write(_drawn(frame, result, self._kind), at)
-            self._until = at * self._reader.time_base + 1 / self._reader.rate
-            self._copy_sound(self._until)
         except OSError as error:
             self._drop(error)
         self.count += 1
 
-    def _copy_sound(self, until: Fraction | None) -> None:
-        assert self._writer is not None and self._reader is not None
-        waiting = self._reader.sound
-        while waiting and (until is None or waiting[0][0] < until):
-            seconds, packet = waiting.popleft()
-            self._writer.write_sound(packet, seconds)
-
-    def finish(self, whole: bool) -> list[str]:
+    def write_sound(self, packets: Sequence[SoundPacket]) -> None:
         assert self._writer is not None
         try:
-            # Of a part, as much sound as there are pictures.
-            self._copy_sound(None if whole else self._until)
+            for packet in packets:
+                self._writer.write_sound(packet)
+        except OSError as error:
+            self._drop(error)
+
+    def finish(self) -> list[str]:
+        assert self._writer is not None
+        try:
             self._stack.close()
         except OSError as error:
             self._drop(error)
@@ -178,6 +175,7 @@ class VideoFile:
     def _drop(self, error: OSError) -> None:
         after = f", after {self.count} frames, which are lost" if self.count else ""
         self.abandon()
+        self.count = 0
         raise OutputError(f"cannot write {self.path}: {error.strerror or error}{after}") from error
 
 
@@ -225,7 +223,10 @@ class FrameFiles:
         self._times.append(at * self._time_base)
         self.count += 1
 
-    def finish(self, whole: bool) -> list[str]:
+    def write_sound(self, packets: Sequence[SoundPacket]) -> None:
+        return
+
+    def finish(self) -> list[str]:
         with atomic_output(self._table) as temporary, temporary.open("w", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(("frame", "seconds"))
