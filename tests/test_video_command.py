@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,22 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(demo_engine: Path, clip: Path) -> list[DensePoseResult]:
+def loaded(demo_engine: Path) -> Iterator[Engine]:
+    """One engine for all tests here: loading takes longer than six frames."""
+    with Engine.load(demo_engine, num_requests=3, warm_up=0) as engine:
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def _shared(loaded: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "load", lambda *_, **__: nullcontext(loaded))
+
+
+@pytest.fixture(scope="module")
+def expected(loaded: Engine, clip: Path) -> list[DensePoseResult]:
     """What the engine makes of every frame by itself."""
-    with Engine.load(demo_engine, cache_dir=None, warm_up=0) as engine, VideoReader(clip) as reader:
-        return [engine.infer(frame, score_threshold=0.5) for _, frame in reader.frames()]
+    with VideoReader(clip) as reader:
+        return [loaded.infer(frame, score_threshold=0.5) for _, frame in reader.frames()]
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -102,7 +115,7 @@ def test_a_folder_gets_files_of_every_frame(
 
 
 def test_the_sound_is_copied(demo_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = film(tmp_path / "film.mp4")
+    source = film(tmp_path / "film.mp4", frames=15)
     command = ("infer", demo_engine, source, "--max-proposals", "10", "-q")
     assert main(*command, "-o", tmp_path / "out.mkv") == 0
     assert not capsys.readouterr().err
@@ -112,7 +125,7 @@ def test_the_sound_is_copied(demo_engine: Path, tmp_path: Path, capsys: pytest.C
     assert main(*command, "--save", "u,v", "-o", tmp_path / "both") == 0
     for name in ("film.u.mp4", "film.v.mp4"):
         with av.open(str(tmp_path / "both" / name)) as copy:
-            assert sum(1 for p in copy.demux(audio=0) if p.size) > 90
+            assert sum(1 for p in copy.demux(audio=0) if p.size) > 25
     with av.open(str(source)) as given, av.open(str(tmp_path / "out.mkv")) as copy:
         packets = [[bytes(p) for p in container.demux(audio=0) if p.size] for container in (given, copy)]
     assert packets[0] == packets[1]
@@ -200,7 +213,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_unfinished(
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("target", ["out.mp4", "out.mkv", "out.ts"])
+@pytest.mark.parametrize("target", ["out.mp4"])
 def test_an_interrupted_video_is_kept_as_far_as_it_got(demo_engine: Path, tmp_path: Path, target: str) -> None:
     picture = np.asarray(Image.open(MODELS / "person.jpg").convert("RGB").resize((640, 420)))
     source = encode(tmp_path / "long.mp4", [picture] * 500, options={"preset": "ultrafast"})

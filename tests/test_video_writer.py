@@ -137,7 +137,7 @@ def test_lossless_is_refused_where_it_is_not(tmp_path: Path) -> None:
 # ---- sound -----------------------------------------------------------------------------------------------------------
 
 
-def film(path: Path, codec: str = "aac", late: float = 0.0, seconds: float = 2.0, tracks: int = 1) -> Path:
+def film(path: Path, codec: str = "aac", late: float = 0.0, frames: int = 50, tracks: int = 1) -> Path:
     """Two seconds of black with a white flash at 1.0 s, and a click at that time; the picture begins ``late``."""
     with av.open(str(path), "w") as container:
         name = "mpeg4" if path.suffix == ".avi" else "libx264"
@@ -146,13 +146,14 @@ def film(path: Path, codec: str = "aac", late: float = 0.0, seconds: float = 2.0
         audio = [container.add_stream(codec, rate=48000) for _ in range(tracks)]
         for stream in audio:
             stream.layout = "mono"
-        for number in range(round(late * 25), 50):
+        for number in range(round(late * 25), frames):
             picture = np.full((48, 64, 3), 255 * (number == 25), np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 25)
             container.mux(video.encode(frame))
-        wave = np.zeros(round(48000 * seconds), np.float32)
+        wave = np.zeros(1920 * max(frames, 26), np.float32)
         wave[48000:48480] = 0.9 * np.sin(np.arange(480) * 0.5)
+        wave = wave[: 1920 * frames]
         for stream in audio:
             resampler = av.AudioResampler(stream.codec_context.format, "mono", 48000)
             for begin in range(0, len(wave), 4800):
