@@ -124,12 +124,11 @@ def test_every_frame_has_its_own_result(demo_engine: Path, clip: Path) -> None:
         assert sum(len(result) for _, _, result in found) >= 5
 
 
-@pytest.mark.parametrize("kind", ["parts", "iuv"])
 def test_a_video_becomes_a_video(
-    demo_engine: Path, clip: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    demo_engine: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "out.mp4"
-    assert main("infer", demo_engine, clip, "-o", target, "--save", kind, "--no-cache") == 0
+    assert main("infer", demo_engine, clip, "-o", target, "--no-cache") == 0
     printed = capsys.readouterr().out
     assert "6 frames" in printed
     assert "frames per second" in printed
@@ -164,7 +163,14 @@ def test_a_folder_takes_a_video_of_the_clips_name(demo_engine: Path, clip: Path,
     [
         (["{clip}", "{clip}"], cli.USAGE, "one video"),
         (["{clip}", str(MODELS / "person.jpg")], cli.USAGE, "one video"),
-        (["{clip}", "--save", "npz"], cli.USAGE, "npz"),
+        (["{clip}", "--save", "npz", "-o", "{folder}/x.mkv"], cli.USAGE, "name a folder"),
+        (["{clip}", "--save", "iuv", "-o", "{folder}/x.mp4"], cli.USAGE, ".mkv"),
+        (["{clip}", "--save", "parts,u", "-o", "{folder}/x.mp4"], cli.USAGE, "one file"),
+        (["{clip}", "-o", "{folder}/x.gif"], cli.USAGE, "*.gif"),
+        (["{clip}", "-o", "{folder}/x.png"], cli.USAGE, "x.png looks like a file"),
+        (["{clip}", "-o", "{folder}/x.ogv"], cli.USAGE, "*.ogv"),
+        (["{clip}", "-o", "{link}"], cli.BAD_OUTPUT, "itself"),
+        (["{clip}", "-o", "{taken}/x.mp4"], cli.BAD_OUTPUT, "is not a folder"),
         (["{clip}", "-o", "{clip}"], cli.BAD_OUTPUT, "itself"),
         (["{clip}", "-o", "{taken}"], cli.BAD_OUTPUT, "--force"),
         (["missing.mp4"], cli.BAD_INPUT, "missing.mp4"),
@@ -186,10 +192,12 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     taken, broken = tmp_path / "taken.mp4", tmp_path / "broken.mp4"
     taken.write_bytes(b"kept")
     broken.write_bytes(b"no video")
-    words = [a.format(clip=clip, taken=taken, broken=broken, folder=tmp_path) for a in arguments]
+    link = tmp_path / "link.mp4"
+    link.symlink_to(clip)
+    words = [a.format(clip=clip, taken=taken, broken=broken, folder=tmp_path, link=link) for a in arguments]
     before = clip.read_bytes()
     assert main("infer", demo_engine, *words, "--no-cache", "-q") == code
     assert text in capsys.readouterr().err
     assert clip.read_bytes() == before
     assert taken.read_bytes() == b"kept"
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"taken.mp4", "broken.mp4"}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {*("taken.mp4", "broken.mp4", "link.mp4")}

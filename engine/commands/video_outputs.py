@@ -1,0 +1,250 @@
+"""What ``infer`` writes of a video: videos with overlays, lossless IUV videos, and files of every frame."""
+
+from __future__ import annotations
+
+import csv
+import mimetypes
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..output_files import OutputError, atomic_output, check_outputs
+from ..pictures import SUFFIXES as PICTURE_SUFFIXES
+from ..video import LOSSLESS_SUFFIXES, SUFFIXES, SoundPacket, VideoReader, VideoWriter, is_video
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..result import DensePoseResult
+
+#: What can be drawn on a video, and the layers that it is made of.
+OVERLAYS = {"parts": ("parts", "boxes"), "u": ("u",), "v": ("v",), "contours": ("contours",)}
+#: What holds values and no picture to look at: any change by a codec would be a wrong value.
+DATA = ("iuv", "npz")
+KINDS = (*OVERLAYS, *DATA)
+_DIGITS = 6
+
+
+class VideoOutput(Protocol):
+    """Something that is made of a video, frame by frame, and is kept as far as it got."""
+
+    path: Path
+    """What a message names."""
+    count: int
+    """Frames that are in it; 0 again if it had to be given up."""
+
+    def begin(self, reader: VideoReader) -> None:
+        """Open it, before the work: what can fail fails here. Raises ``OutputError``."""
+
+    def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
+        """Add a frame. Raises ``OutputError``; then the output is gone or, of single files, keeps what it has."""
+
+    def write_sound(self, packets: Sequence[SoundPacket]) -> None:
+        """Add sound, where there is a place for it. Raises as ``write`` does."""
+
+    def finish(self) -> list[str]:
+        """Put it where it belongs, and give remarks. Raises ``OutputError``."""
+
+    def abandon(self) -> None:
+        """Leave nothing unfinished behind; after ``finish`` there is nothing to do."""
+
+
+def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOutput]:
+    """The outputs that the arguments ask for, checked as far as they can be without opening anything.
+
+    Raises:
+        ValueError: the arguments are for pictures, or ask for what no video can be.
+        OutputError: there is something in the way.
+    """
+    if len(arguments.pictures) != 1:
+        raise ValueError("a video is worked on alone; give one video, or pictures")
+    (source,) = arguments.pictures
+    kinds: Sequence[str] = arguments.save or ("parts",)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"of a video {','.join(KINDS)} can be saved, not {','.join(unknown)}")
+    if arguments.json and arguments.output is None and arguments.save is None:
+        return []
+    path: Path | None = arguments.output
+    if path is not None and _names_a_file(path):
+        return [_one_file(path, source, kinds, arguments.force)]
+    folder = path or default_folder
+    # A folder that was named gets what the pictures' folder gets; without a name, one file is easier to find.
+    frames = [kind for kind in kinds if kind == "npz" or (kind == "iuv" and path is not None)]
+    videos = [kind for kind in kinds if kind not in frames]
+    planned: list[VideoOutput] = []
+    for kind in videos:
+        suffix = LOSSLESS_SUFFIXES[0] if kind in DATA else ".mp4"
+        planned.append(_video(folder / f"{source.stem}.{kind}{suffix}", source, kind, arguments.force))
+    if frames:
+        files = FrameFiles(folder, source.stem, frames)
+        files.check(arguments.force)
+        planned.append(files)
+    return planned
+
+
+def _names_a_file(path: Path) -> bool:
+    """Whether -o is meant as one file: it has a video's suffix, or that of another known kind of file."""
+    if path.is_dir():
+        return False
+    known = mimetypes.guess_type(path.name)[0] is not None or path.suffix.lower() in (*PICTURE_SUFFIXES, ".npz")
+    return is_video(path) or known
+
+
+def _one_file(path: Path, source: Path, kinds: Sequence[str], force: bool) -> VideoOutput:
+    if not is_video(path):
+        raise ValueError(
+            f"-o {path} looks like a file, but no video can be written as *{path.suffix}: use one of "
+            f"{', '.join(SUFFIXES)}, or name a folder"
+        )
+    if len(kinds) > 1:
+        raise ValueError(f"-o {path} is one file, and {','.join(kinds)} are several; name a folder, or save one kind")
+    if kinds[0] == "npz":
+        raise ValueError(f"npz is a file of every frame and does not fit into {path}; name a folder")
+    return _video(path, source, kinds[0], force)
+
+
+def _video(path: Path, source: Path, kind: str, force: bool) -> VideoOutput:
+    if kind in DATA and path.suffix.lower() not in LOSSLESS_SUFFIXES:
+        raise ValueError(
+            f"{path} would be compressed with losses, which turn the IUV image's part numbers into others: name a "
+            f"{' or '.join(LOSSLESS_SUFFIXES)} file, which is written without losses (FFV1), or a folder, which gets a "
+            "PNG of every frame; --save npz writes the results of every frame as data"
+        )
+    if path.absolute() == source.absolute() or (path.exists() and source.exists() and path.samefile(source)):
+        raise OutputError(f"{path} is the video itself, it would be overwritten; -o names another")
+    check_outputs([path], force)
+    return VideoFile(path, kind)
+
+
+class VideoFile:
+    """A video of one kind, with the sound of the source; it appears at ``path`` when it is finished."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path, self.count = path, 0
+        self._kind = kind
+        self._stack = ExitStack()
+        self._writer: VideoWriter | None = None
+
+    def begin(self, reader: VideoReader) -> None:
+        temporary = self._stack.enter_context(atomic_output(self.path))
+        writer = VideoWriter(
+            temporary,
+            reader.rate,
+            reader.time_base,
+            lossless=self._kind in DATA,
+            sound=reader.sound_streams,
+            lead=reader.sound_lead,
+        )
+        self._stack.push(writer.__exit__)
+        try:
+            writer.begin(*reader.size)
+        except OSError as error:
+            self._drop(error)
+        self._writer = writer
+
+    def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
+        assert self._writer is not None
+        try:
+            self._writer.write(_drawn(frame, result, self._kind), at)
+        except OSError as error:
+            self._drop(error)
+        self.count += 1
+
+    def write_sound(self, packets: Sequence[SoundPacket]) -> None:
+        assert self._writer is not None
+        try:
+            for packet in packets:
+                self._writer.write_sound(packet)
+        except OSError as error:
+            self._drop(error)
+
+    def finish(self) -> list[str]:
+        assert self._writer is not None
+        try:
+            self._stack.close()
+        except OSError as error:
+            self._drop(error)
+        return [f"{self.path} lacks sound of the video: {text}" for text in self._writer.sound_left_out]
+
+    def abandon(self) -> None:
+        self._stack.__exit__(_Abandoned, _Abandoned(), None)
+
+    def _drop(self, error: OSError) -> None:
+        after = f", after {self.count} frames, which are lost" if self.count else ""
+        self.abandon()
+        self.count = 0
+        raise OutputError(f"cannot write {self.path}: {error.strerror or error}{after}") from error
+
+
+class _Abandoned(Exception):
+    """Ends the contexts of an output that is given up; nobody sees it."""
+
+
+class FrameFiles:
+    """Files of every frame, as pictures get them: NAME.000000.iuv.png, NAME.000000.npz, and NAME.frames.csv.
+
+    The table gives every frame's number and its time in seconds after the first.
+    """
+
+    def __init__(self, folder: Path, name: str, kinds: Sequence[str]) -> None:
+        from .infer import OUTPUT_KINDS
+
+        self.path, self.count = folder, 0
+        self._name = name
+        self._kinds = {kind: OUTPUT_KINDS[kind] for kind in kinds}
+        self._times: list[Fraction] = []
+        self._table = folder / f"{name}.frames.csv"
+        self._time_base = Fraction(1)
+
+    def _file(self, number: int, kind: str) -> Path:
+        return self.path / f"{self._name}.{number:0{_DIGITS}}{self._kinds[kind].suffix}"
+
+    def check(self, force: bool) -> None:
+        """Raises ``OutputError`` where files of an earlier run are in the way, or could not be written."""
+        check_outputs([self._table, *(self._file(0, kind) for kind in self._kinds)], force)
+        if self.path.is_dir() and not force:
+            digits = "[0-9]" * _DIGITS
+            for kind in self._kinds.values():
+                prefix, suffix = f"{self._name}.", kind.suffix
+                for path in sorted(self.path.glob(f"*.{digits}{suffix}")):
+                    if path.name.startswith(prefix) and len(path.name) == len(prefix) + _DIGITS + len(suffix):
+                        check_outputs([path], force)
+
+    def begin(self, reader: VideoReader) -> None:
+        self._time_base = reader.time_base
+
+    def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
+        for kind, output in self._kinds.items():
+            with atomic_output(self._file(self.count, kind)) as temporary:
+                output.save(frame, result, temporary)
+        self._times.append(at * self._time_base)
+        self.count += 1
+
+    def write_sound(self, packets: Sequence[SoundPacket]) -> None:
+        return
+
+    def finish(self) -> list[str]:
+        with atomic_output(self._table) as temporary, temporary.open("w", newline="") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(("frame", "seconds"))
+            table.writerows((number, f"{float(seconds):.6f}") for number, seconds in enumerate(self._times))
+        return []
+
+    def abandon(self) -> None:
+        return
+
+
+def _drawn(frame: np.ndarray, result: DensePoseResult, kind: str) -> np.ndarray:
+    if kind == "iuv":
+        return result.iuv()
+    from ..visualize import draw
+
+    return draw(frame, result, OVERLAYS[kind])
+
+
+def sound_wanted(outputs: Sequence[Any]) -> bool:
+    """Whether one of them has sound."""
+    return any(isinstance(output, VideoFile) for output in outputs)
