@@ -70,7 +70,9 @@ def _db(value: float | None) -> str:
 
 
 def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}%"
+    """ "100%" is said of all alone, never of what rounds to it."""
+    most = 100 if value >= 1 else 100 - 10.0**-digits
+    return f"{min(100 * value, most):.{digits}f}%"
 
 
 def _name(text: str) -> str:
@@ -95,10 +97,7 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
         + (f"{_plural(kept, 'layer')} kept in float. " if kept else "No layer was kept in float. ")
     )
     if drift is not None:
-        lead += (
-            f"Against FP32 on {_plural(report.measured_on, 'picture')}, {_percent(drift['label_agreement'])} of the "
-            "pixels of the people whom both find have the same body part."
-        )
+        lead += _moved(report, drift)
     tiles: list[tuple[str, str, str]] = []
     if share is not None:
         tiles.append((_percent(share), "of the MACs in INT8", "according to the compiled model"))
@@ -108,8 +107,9 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
         lowest = next(iter(report.results))
         tiles.append((f"{_db(report.results[lowest])} dB", "worst result", _name(lowest)))
     tiles.append((f"{_db(worst.sqnr_db)} dB", "worst tensor", f"{_name(worst.name)}, {kind}"))
-    if drift is not None:
+    if drift is not None and drift["matched"]:
         found = f"{_plural(drift['matched'], 'person', 'people')} in both"
+        tiles.append((_percent(drift["part_agreement"]), "same body part", "where either engine has one"))
         tiles.append((f"{drift['box_iou']:.3f}", "mean box IoU", found))
         moved = f"{drift['only_reference']} lost, {drift['only_other']} new"
         tiles.append((f"{drift['mask_iou']:.3f}", "mean mask IoU", moved))
@@ -120,6 +120,21 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
     return (
         f'<header><p class="eyebrow">INT8 report</p><h1>{escape(title)}</h1><p class="lead">{lead}</p>'
         f'<dl class="tiles">{cells}</dl></header>'
+    )
+
+
+def _moved(report: Report, drift: Mapping[str, Any]) -> str:
+    """How far the results are from FP32's, with what the figure leaves out: people of one engine only, the background."""
+    where = f"Against FP32 on {_plural(report.measured_on, 'picture')}"
+    if report.calibrated_on:
+        seen = "" if report.measured_on == 1 else f"{report.calibrated_on} of them "
+        where += f" ({seen}calibrated on, by {'its name' if report.measured_on == 1 else 'their names'}, which flatters)"
+    alone = f"{_plural(drift['only_reference'], 'person', 'people')} lost and {drift['only_other']} new"
+    if not drift["matched"]:
+        return f"{where}, there is nobody whom both engines find; {alone}."
+    return (
+        f"{where}, the same body part on {_percent(drift['part_agreement'])} of the pixels that either engine calls one, "
+        f"on average over the {_plural(drift['matched'], 'person', 'people')} whom both find; {alone}."
     )
 
 

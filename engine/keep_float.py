@@ -108,9 +108,9 @@ def choose(
 
 def drift_percent(moved: Drift) -> float:
     """How much of FP32's results is different, 0 .. 100: people whom only one side has, and of the others, the pixels
-    of their patches with another part. 0 where neither finds anybody."""
+    with another part among those that either calls a part. 0 where neither finds anybody."""
     people = moved.matched + moved.only_reference + moved.only_other
-    return 100 * (1 - moved.matched * moved.label_agreement / people) if people else 0.0
+    return 100 * (1 - moved.matched * moved.part_agreement / people) if people else 0.0
 
 
 def ap_drop(reference: Evaluation, other: Evaluation) -> float:

@@ -23,7 +23,7 @@ from densepose_engine.calibration.quantizer import Quantizer
 from densepose_engine.cli import BAD_INPUT, BAD_RUNTIME, OK, USAGE, main
 from densepose_engine.engine_file import read_manifest
 from densepose_engine.errors import BuildError, DensePoseEngineError
-from densepose_engine.evaluation.drift import Drift
+from densepose_engine.evaluation.drift import Drift, DriftMeter
 from densepose_engine.keep_float import Step, ap_drop, choose, drift_percent
 from densepose_engine.layer_precision import KEPT, fell_back, float_layers
 from densepose_engine.pictures import find_pictures
@@ -101,11 +101,12 @@ def test_it_ends_with_the_most_layers() -> None:
 
 
 def test_drift_in_percent() -> None:
-    moved = Drift(8, 1, 1, 0.9, 0.75, 0.8, 0.01, 0.02)
+    moved = Drift(8, 1, 1, box_iou=0.9, part_agreement=0.75, label_agreement=0.95, mask_iou=0.8, uv_error=0.01,
+                  score_difference=0.02)  # fmt: skip
     assert drift_percent(moved) == pytest.approx(100 * (1 - 0.8 * 0.75))
-    assert drift_percent(replace(moved, matched=8, only_reference=0, only_other=0, label_agreement=1.0)) == 0
+    assert drift_percent(replace(moved, matched=8, only_reference=0, only_other=0, part_agreement=1.0)) == 0
     assert drift_percent(replace(moved, matched=0)) == 100
-    assert drift_percent(Drift(0, 0, 0, 0, 0, 0, 0, 0)) == 0
+    assert drift_percent(DriftMeter().drift()) == 0
 
 
 def test_the_worse_of_two_drops_counts() -> None:

@@ -179,10 +179,10 @@ def test_weights_of_every_layer(report: Report, demo_onnx: Path) -> None:
 
 
 def test_json_is_strict(report: Report) -> None:
-    content = to_dict(report, 0.5, {"label_agreement": math.nan})
+    content = to_dict(report, 0.5, {"part_agreement": math.nan})
     text = json.dumps(content, allow_nan=False)
     assert json.loads(text) == content
-    assert content["drift"] == {"label_agreement": None} and content["keep_float"] == ["backbone/conv_stem"]
+    assert content["drift"] == {"part_agreement": None} and content["keep_float"] == ["backbone/conv_stem"]
     assert [one["name"] for one in content["tensors"]] == [one.name for one in report.tensors]
 
 
@@ -229,6 +229,7 @@ def test_the_page_stands_alone(report: Report) -> None:
     jpeg = b"\xff\xd8\xff" + b"0" * 10
     pair = PicturePair("a<b>.jpg", jpeg, jpeg, b"\x89PNG" + b"0" * 10, "2 & 3 people")
     drift = {
+        "part_agreement": 0.8123,
         "label_agreement": 0.9,
         "box_iou": 0.8,
         "mask_iou": 0.7,
@@ -248,6 +249,8 @@ def test_the_page_stands_alone(report: Report) -> None:
     assert not [one for one in re.findall(r"url\((.*?)\)", html) if not one.startswith("#clip-")]
     ids = [attributes["id"] for _, attributes in reader.tags if attributes.get("id")]
     assert len(ids) == len(set(ids)) == len(report.tensors)
+    assert "81.2% of the pixels that either engine calls one" in reader.text and "90.0%" not in reader.text
+    assert "5 people whom both find; 1 person lost and 2 new" in reader.text
     assert "a<b>.jpg" in reader.text and "98.7%" in reader.text and "x <script>" in reader.text
     assert sum(tag == "svg" for tag, _ in reader.tags) == len(report.tensors) + 1
     for one in report.tensors:
@@ -286,9 +289,11 @@ def test_the_command(demo_onnx: Path, demo_table: Path, tmp_path: Path, capsys: 
     ]  # fmt: skip
     assert main(arguments) == OK
     out, err = capsys.readouterr()
-    assert f"{html}: " in out and "label agreement" in out and "broken.jpg" in err
+    assert f"{html}: " in out and "part agreement" in out and "broken.jpg" in err
     content = json.loads(numbers.read_text())
-    assert content["measured_on"] == 1 and content["observer"] == "minmax" and content["drift"]["label_agreement"] > 0.8
+    assert content["measured_on"] == 1 and content["observer"] == "minmax"
+    assert 0.5 < content["drift"]["part_agreement"] < content["drift"]["label_agreement"] < 1
+    assert content["calibrated_on"] == 1 and "1 of them calibrated on (by their names), which flatters" in out
     assert 0.97 < content["int8_mac_share"] < 1
     stem = next(one for one in content["layers"] if one["name"] == "backbone/conv_stem")
     assert stem["precision"] == "f32" and stem["reason"] == "kept float"

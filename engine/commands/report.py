@@ -15,7 +15,7 @@ import numpy as np
 from ..output_files import atomic_output, check_outputs
 from ..pictures import Picture, find_pictures
 from ..progress import Stages
-from ..terminal import megabytes, printable, say
+from ..terminal import megabytes, percent, printable, say
 from .arguments import positive
 from .build import add_int8_arguments, int8_options
 
@@ -95,6 +95,7 @@ def run(arguments: Namespace) -> int:
             arguments.graph.name,
             keep_float=options.keep_float,
             pictures=[rgb for _, rgb in named],
+            calibrated_on=sum(name in table.images.names for name, _ in named),
             compiled_layers=engine.model["layers"],
             num_threads=arguments.threads,
         )
@@ -123,11 +124,17 @@ def run(arguments: Namespace) -> int:
 def summary(report: Report, share: float, moved: Drift | None) -> list[str]:
     """For people: the page in a few lines."""
     kind = "measured" if report.measured_on else "estimated"
-    lines = [f"int8       {100 * share:.1f}% of the MACs"]
-    if moved is not None:
+    lines = [f"int8       {percent(share)} of the MACs"]
+    if report.measured_on:
+        seen = f", {report.calibrated_on} of them calibrated on (by their names), which flatters" if report.calibrated_on else ""
+        lines.append(f"pictures   {report.measured_on}{seen}")
+    if moved is not None and not moved.matched:
+        lines.append(f"drift      nobody whom both find; {moved.only_reference} lost, {moved.only_other} new")
+    elif moved is not None:
         lines.append(
-            f"drift      label agreement {moved.label_agreement:.4f}, box IoU {moved.box_iou:.4f}, of {moved.matched} "
-            f"people; {moved.only_reference} lost, {moved.only_other} new"
+            f"drift      part agreement {moved.part_agreement:.4f}, box IoU {moved.box_iou:.4f}, mask IoU "
+            f"{moved.mask_iou:.4f}, of the {moved.matched} people whom both find; {moved.only_reference} lost, "
+            f"{moved.only_other} new"
         )
     lines.append(f"worst      tensors, {kind} SQNR")
     lines += [f"  {one.sqnr_db:6.1f} dB  {one.name}" for one in report.tensors[:_WORST]]
