@@ -5,6 +5,9 @@ Wrong arguments (a type, a range) are plain ``TypeError`` and ``ValueError``.
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 #: What a ValueError says of an engine that was closed.
 CLOSED = "this engine is closed; load it again"
 
@@ -51,3 +54,23 @@ class BackendUnavailable(DensePoseEngineError):
 
 class InferenceError(DensePoseEngineError):
     """The runtime failed while running a picture; its own exception is chained."""
+
+
+def require(module: str, extra: str | None = None, purpose: str = "this") -> ModuleType:
+    """An optional package, imported: ``onnx = require("onnx", "build", "building")``.
+
+    Args:
+        module: its name in Python, with dots where it is inside a package.
+        extra: of this package, which installs it; None for a package that pip knows by the module's name.
+        purpose: what needs it, as the beginning of a sentence.
+
+    Raises:
+        BackendUnavailable: it is missing or broken; the message says what to type.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a library that it wraps does not load
+        what = f"'densepose-engine[{extra}]'" if extra else module.split(".")[0]
+        raise BackendUnavailable(
+            f"{purpose} needs {module}, which cannot be imported ({error}); pip install {what}"
+        ) from error
