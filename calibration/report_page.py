@@ -124,17 +124,17 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
 
 
 def _moved(report: Report, drift: Mapping[str, Any]) -> str:
-    """How far the results are from FP32's, with what the figure leaves out: people of one engine only, the background."""
+    """How far the results are from FP32's, and what the figure leaves out: people of one engine only."""
     where = f"Against FP32 on {_plural(report.measured_on, 'picture')}"
     if report.calibrated_on:
-        seen = "" if report.measured_on == 1 else f"{report.calibrated_on} of them "
-        where += f" ({seen}calibrated on, by {'its name' if report.measured_on == 1 else 'their names'}, which flatters)"
+        where += f" ({report.calibrated_on} calibrated on, by name, which flatters)"
     alone = f"{_plural(drift['only_reference'], 'person', 'people')} lost and {drift['only_other']} new"
     if not drift["matched"]:
         return f"{where}, there is nobody whom both engines find; {alone}."
+    share, people = _percent(drift["part_agreement"]), _plural(drift["matched"], "person", "people")
     return (
-        f"{where}, the same body part on {_percent(drift['part_agreement'])} of the pixels that either engine calls one, "
-        f"on average over the {_plural(drift['matched'], 'person', 'people')} whom both find; {alone}."
+        f"{where}, the same body part on {share} of the pixels that either engine calls one, on average over the "
+        f"{people} whom both find; {alone}."
     )
 
 

@@ -293,7 +293,7 @@ def test_the_command(demo_onnx: Path, demo_table: Path, tmp_path: Path, capsys: 
     content = json.loads(numbers.read_text())
     assert content["measured_on"] == 1 and content["observer"] == "minmax"
     assert 0.5 < content["drift"]["part_agreement"] < content["drift"]["label_agreement"] < 1
-    assert content["calibrated_on"] == 1 and "1 of them calibrated on (by their names), which flatters" in out
+    assert content["calibrated_on"] == 1 and "1 (1 calibrated on, by name, which flatters)" in out
     assert 0.97 < content["int8_mac_share"] < 1
     stem = next(one for one in content["layers"] if one["name"] == "backbone/conv_stem")
     assert stem["precision"] == "f32" and stem["reason"] == "kept float"

@@ -41,9 +41,9 @@ class Agreement:
         if max(self.people) == 0:
             return "both found nobody"
         return (
-            f"people {self.people[0]} and {self.people[1]}, {percent(self.matched, 0)} matched, mean IoU {self.mean_iou:.4f}, "
-            f"scores within {self.score_difference:.4f}, the same part on {percent(self.labels, 2)} of the pixels where either has "
-            "one"
+            f"people {self.people[0]} and {self.people[1]}, {percent(self.matched, 0)} matched, mean IoU "
+            f"{self.mean_iou:.4f}, scores within {self.score_difference:.4f}, the same part on "
+            f"{percent(self.labels, 2)} of the pixels where either has one"
         )
 
 

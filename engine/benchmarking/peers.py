@@ -13,9 +13,19 @@ import numpy as np
 
 from ..engine import Engine
 from ..engine_file import EngineFile, read_manifest
+from ..errors import require
 from ..result import DensePoseResult
 from .machine import usable_cores
 
+_READS_GRAPHS = (("onnx", "build"), ("onnx_ir", "build"))
+_READS_CHECKPOINTS = (("torch", "export"), ("yaml", "export"))
+_EXPORTS = (*_READS_CHECKPOINTS, *_READS_GRAPHS, ("onnxscript", "export"))
+#: What each peer needs beside what an engine needs: a module, and the extra that brings it.
+_NEEDED: Mapping[str, tuple[tuple[str, str | None], ...]] = {
+    "torch": _READS_CHECKPOINTS,
+    "onnxruntime": (("onnxruntime", None), *_READS_GRAPHS),
+    "openvino-stock": _READS_GRAPHS,
+}
 _OURS = "our preprocessing and chart decoding around it"
 
 
@@ -31,12 +41,15 @@ class Sources:
     threads: int | None = None
 
     def check(self, peer: str) -> None:
-        """Refuse before the work what cannot be made. Raises ValueError."""
+        """Refuse before the work what cannot be made: ValueError, and BackendUnavailable where a package is missing."""
         if (self.config is None) != (self.weights is None):
             raise ValueError("--config and --weights go together")
         if self.config is None and (peer == "torch" or self.graph is None):
             rest = "" if peer == "torch" else ", or --graph"
             raise ValueError(f"--vs {peer} needs the checkpoint: --config and --weights{rest}")
+        exported = _EXPORTS if peer != "torch" and self.graph is None else ()
+        for module, extra in dict.fromkeys((*_NEEDED[peer], *exported)):
+            require(module, extra, f"--vs {peer}")
 
     @property
     def input_size(self) -> tuple[int, int] | None:

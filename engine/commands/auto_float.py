@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CalibrationError, ImageError
+from ..errors import CalibrationError, ImageError, require
 from ..pictures import Picture, find_pictures
 from ..progress import ProgressBar
 from ..terminal import printable, say
@@ -72,6 +72,8 @@ def choose(arguments: Namespace, options: Int8Options) -> Int8Options:
     Raises:
         DensePoseEngineError: pictures or annotations cannot be used, or the bound cannot be kept.
     """
+    for module in ("onnx", "onnx_ir"):
+        require(module, "build", "--keep-float auto")
     from ..build import make_quantizer, read_graph
     from ..calibration.noise import NoiseMeter
     from ..calibration.sensitivity import worst_layers

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import require
 from ..output_files import atomic_output, check_outputs
 from ..pictures import Picture, find_pictures
 from ..progress import Stages
@@ -69,6 +70,8 @@ def run(arguments: Namespace) -> int:
         raise ValueError("an output is the graph or the table itself; -o and --json name other files")
     check_outputs(outputs, arguments.force)
     pictures = find_pictures(arguments.pictures) if arguments.pictures else []
+    for module in ("onnx", "onnx_ir"):
+        require(module, "build", "a report")
 
     from ..build import build_engine
     from ..calibration.quantize import TARGETS
@@ -126,7 +129,7 @@ def summary(report: Report, share: float, moved: Drift | None) -> list[str]:
     kind = "measured" if report.measured_on else "estimated"
     lines = [f"int8       {percent(share)} of the MACs"]
     if report.measured_on:
-        seen = f", {report.calibrated_on} of them calibrated on (by their names), which flatters" if report.calibrated_on else ""
+        seen = f" ({report.calibrated_on} calibrated on, by name, which flatters)" if report.calibrated_on else ""
         lines.append(f"pictures   {report.measured_on}{seen}")
     if moved is not None and not moved.matched:
         lines.append(f"drift      nobody whom both find; {moved.only_reference} lost, {moved.only_other} new")

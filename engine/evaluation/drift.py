@@ -29,10 +29,10 @@ class Drift:
     box_iou: float
     """Mean IoU of the two boxes."""
     part_agreement: float
-    """Mean share of the same part among the pixels of the reference's patch that at least one of the two calls a part."""
+    """Mean share of the same part, of the pixels of the reference's patch that at least one of the two calls a part."""
     label_agreement: float
-    """Mean share of the reference's patch where the other has the same part or background. Background is most of a patch
-    and easily agreed on: for how far results moved, take ``part_agreement``."""
+    """Mean share of the reference's patch where the other has the same part or background. Background is most of a
+    patch and easily agreed on: for how far results moved, take ``part_agreement``."""
     mask_iou: float
     """Mean IoU of where the two have a part."""
     uv_error: float

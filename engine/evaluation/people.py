@@ -20,11 +20,11 @@ OVERLAP = 0.5
 class PatchDifference:
     """How two patches of one person differ: counts of pixels, and what follows from them.
 
-    Of the reference's patch, with background beyond the other's: ``pixels``: all; ``same``: those with the same part, or
-    background in both; ``either``: those that at least one of the two calls a part; ``same_part``: those with the same
-    part in both; ``both``: those with any part in both. Of the two patches together: ``union``: those that at least one
-    of the two calls a part. ``uv_error``: mean absolute difference of U and V where both have the same part, 0 where
-    they nowhere have; ``score_difference``: absolute.
+    Of the reference's patch, with background beyond the other's: ``pixels``: all; ``same``: those with the same part,
+    or background in both; ``either``: those that at least one of the two calls a part; ``same_part``: those with the
+    same part in both; ``both``: those with any part in both. Of the two patches together: ``union``: those that at
+    least one of the two calls a part. ``uv_error``: mean absolute difference of U and V where both have the same part,
+    0 where they nowhere have; ``score_difference``: absolute.
     """
 
     pixels: int
