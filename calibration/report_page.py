@@ -35,6 +35,7 @@ def page(
     title: str,
     pictures: Sequence[PicturePair] = (),
     drift: Mapping[str, Any] | None = None,
+    yardstick: Mapping[str, float] | None = None,
     int8_mac_share: float | None = None,
 ) -> str:
     """The page.
@@ -42,10 +43,11 @@ def page(
     Args:
         title: what was quantised.
         drift: of the engines' results on the pictures, as in the JSON.
+        yardstick: how far that is, as in the JSON.
         int8_mac_share: 0 .. 1, according to the compiled model.
     """
     sections = [
-        _header(report, title, drift, int8_mac_share),
+        _header(report, title, drift, yardstick, int8_mac_share),
         _pictures(pictures),
         _results(report),
         _profile(report),
@@ -87,7 +89,13 @@ def _plural(count: int, one: str, more: str | None = None) -> str:
 # ---- the top ---------------------------------------------------------------------------------------------------------
 
 
-def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: float | None) -> str:
+def _header(
+    report: Report,
+    title: str,
+    drift: Mapping[str, Any] | None,
+    yardstick: Mapping[str, float] | None,
+    share: float | None,
+) -> str:
     quantizer, images = report.quantizer, report.quantizer.table.images
     kept = len(report.placement.kept_float)
     vendor = {"openvino": "OpenVINO", "tensorrt": "TensorRT"}.get(quantizer.target.name, quantizer.target.name)
@@ -98,6 +106,9 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
     )
     if drift is not None:
         lead += _moved(report, drift)
+    if yardstick is not None and math.isfinite(yardstick["ratio"]):
+        ratio, low, high = (yardstick[name] for name in ("ratio", "low", "high"))
+        lead += f" That is {ratio:.2f} times ({low:.2f} to {high:.2f}) as far as one grey level of noise moves FP32."
     tiles: list[tuple[str, str, str]] = []
     if share is not None:
         tiles.append((_percent(share), "of the MACs in INT8", "according to the compiled model"))

@@ -16,9 +16,11 @@ def thumbnail(rgb: np.ndarray) -> np.ndarray:
     """uint8 [16, 16]: mean grey levels of the cells of a uint8 RGB picture [height, width, 3] of any size."""
     rows, columns = (np.linspace(0, side, max(min(_SAMPLED, side), _SIDE), endpoint=False) for side in rgb.shape[:2])
     grey = rgb[rows.astype(np.intp)[:, None], columns.astype(np.intp)].mean(axis=2)
-    cells = [np.array_split(np.arange(side), _SIDE) for side in grey.shape]
-    sums = np.add.reduceat(np.add.reduceat(grey, [c[0] for c in cells[0]], axis=0), [c[0] for c in cells[1]], axis=1)
-    return np.rint(sums / np.outer(*([len(c) for c in each] for each in cells))).astype(np.uint8)
+    heights, widths = (np.array_split(np.arange(side), _SIDE) for side in grey.shape)
+    sums = np.add.reduceat(grey, [cell[0] for cell in heights], axis=0)
+    sums = np.add.reduceat(sums, [cell[0] for cell in widths], axis=1)
+    sizes = np.outer([len(cell) for cell in heights], [len(cell) for cell in widths])
+    return np.rint(sums / sizes).astype(np.uint8)
 
 
 def distinct(thumbnails: np.ndarray) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,27 +105,30 @@ def run(arguments: Namespace) -> int:
         )
         pairs: list[PicturePair] = []
         moved: Drift | None = None
+        yardstick: dict[str, float] | None = None
         if named:
             stages("comparing with the fp32 engine")
             reference = build_engine(arguments.graph, "openvino", "fp32")
-            pairs, moved = _compare(reference, engine, named, arguments.threads)
+            pairs, moved, yardstick = _compare(reference, engine, named, arguments.threads)
     share = int8_mac_share(engine.model["layers"])
     drift = None if moved is None else asdict(moved)
     title = f"{engine.model.get('architecture', arguments.graph.stem)}"
-    content = page(report, title=title, pictures=pairs, drift=drift, int8_mac_share=share)
+    content = page(report, title=title, pictures=pairs, drift=drift, yardstick=yardstick, int8_mac_share=share)
     with atomic_output(output) as temporary:
         temporary.write_text(content, encoding="utf-8")
     if arguments.json is not None:
         with atomic_output(arguments.json) as temporary:
-            temporary.write_text(json.dumps(to_dict(report, share, drift), indent=1) + "\n")
+            temporary.write_text(json.dumps(to_dict(report, share, drift, yardstick), indent=1) + "\n")
     if not arguments.quiet:
-        for line in summary(report, share, moved):
+        for line in summary(report, share, moved, yardstick):
             print(printable(line))
         print(f"{printable(output)}: {megabytes(output.stat().st_size)}")
     return 0
 
 
-def summary(report: Report, share: float, moved: Drift | None) -> list[str]:
+def summary(
+    report: Report, share: float, moved: Drift | None, yardstick: Mapping[str, float] | None = None
+) -> list[str]:
     """For people: the page in a few lines."""
     kind = "measured" if report.measured_on else "estimated"
     lines = [f"int8       {percent(share)} of the MACs"]
@@ -139,6 +143,9 @@ def summary(report: Report, share: float, moved: Drift | None) -> list[str]:
             f"{moved.mask_iou:.4f}, of the {moved.matched} people whom both find; {moved.only_reference} lost, "
             f"{moved.only_other} new"
         )
+    if yardstick is not None and math.isfinite(yardstick["ratio"]):
+        ratio, low, high = (yardstick[name] for name in ("ratio", "low", "high"))
+        lines.append(f"yardstick  {ratio:.2f} ({low:.2f} .. {high:.2f}) times as far as one grey level moves FP32")
     lines.append(f"worst      tensors, {kind} SQNR")
     lines += [f"  {one.sqnr_db:6.1f} dB  {one.name}" for one in report.tensors[:_WORST]]
     if report.results:
@@ -173,11 +180,12 @@ def _read(pictures: Sequence[Picture]) -> list[tuple[str, np.ndarray]]:
 
 def _compare(
     reference: EngineFile, other: EngineFile, named: Sequence[tuple[str, np.ndarray]], threads: int | None
-) -> tuple[list[PicturePair], Drift]:
+) -> tuple[list[PicturePair], Drift, dict[str, float]]:
     from ..backends import backend_module
     from ..calibration.report_page import PicturePair
     from ..engine import Engine
     from ..evaluation.drift import DriftMeter
+    from ..evaluation.yardstick import Yardstick
     from ..visualize import draw
 
     def load(file: EngineFile) -> Engine:
@@ -185,9 +193,11 @@ def _compare(
 
     meter, pairs = DriftMeter(), []
     with load(reference) as exact, load(other) as quantised:
+        yardstick = Yardstick(exact.infer)
         for name, rgb in named:
             mine, theirs = exact.infer(rgb), quantised.infer(rgb)
             meter.add(mine, theirs)
+            yardstick.add(rgb, mine)
             before, after = mine.iuv()[..., 0], theirs.iuv()[..., 0]
             differs = before != after
             people = int(((before > 0) | (after > 0)).sum())
@@ -198,7 +208,9 @@ def _compare(
             shown[differs] = (214, 60, 34)
             drawn = [_jpeg(draw(rgb, result, ("parts", "boxes"))) for result in (mine, theirs)]
             pairs.append(PicturePair(name, drawn[0], drawn[1], _jpeg(shown), note))
-    return pairs, meter.drift()
+    ratio = yardstick.ratio(meter)
+    noise = {"part_drift": yardstick.part_drift, "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+    return pairs, meter.drift(), noise
 
 
 def _jpeg(rgb: np.ndarray) -> bytes:

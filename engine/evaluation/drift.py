@@ -63,6 +63,7 @@ class DriftMeter:
         self._max_people = max_people
         self._matched: list[tuple[float, float, float, float, float, float]] = []
         self._only_reference, self._only_other = 0, 0
+        self._by_picture: list[tuple[int, float]] = []
 
     def add(self, reference: DensePoseResult, other: DensePoseResult) -> None:
         """One more picture."""
@@ -72,6 +73,8 @@ class DriftMeter:
             patch = compare_patches(a, i, b, j)
             agreements = patch.part_agreement, patch.label_agreement, patch.mask_iou
             self._matched.append((iou, *agreements, patch.uv_error, patch.score_difference))
+        added = self._matched[len(self._matched) - len(pairs) :]
+        self._by_picture.append((len(pairs), sum(1 - part for _, part, *_ in added)))
         self._only_reference += _missed(a, {i for i, _, _ in pairs})
         self._only_other += _missed(b, {j for _, j, _ in pairs})
 
@@ -79,6 +82,18 @@ class DriftMeter:
         """Of the pictures so far; means are 0 where nobody is matched."""
         means = np.mean(self._matched, axis=0) if self._matched else np.zeros(6)
         return Drift(len(self._matched), self._only_reference, self._only_other, *map(float, means))
+
+    @property
+    def by_picture(self) -> np.ndarray:
+        """float64 [pictures, 2]: people matched, and the sum over them of 1 - part agreement; for a bootstrap."""
+        return np.array(self._by_picture, np.float64).reshape(-1, 2)
+
+
+def drift_percent(moved: Drift) -> float:
+    """How much of the reference's results is different, 0 .. 100: people whom only one side has, and of the others, the
+    pixels with another part among those that either calls a part. 0 where neither finds anybody."""
+    people = moved.matched + moved.only_reference + moved.only_other
+    return 100 * (1 - moved.matched * moved.part_agreement / people) if people else 0.0
 
 
 def _missed(found: DensePoseResult, matched: set[int]) -> int:
