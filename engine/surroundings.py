@@ -178,7 +178,7 @@ def gpu() -> Iterator[Row]:
 def resources(cgroup: Path = _CGROUP) -> Iterator[Row]:
     """Cores and memory, and what limits them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_cores(cgroup)
+    quota = cgroup_cores(cgroup, own_group())
     text = f"{cores} of {os.cpu_count()} may be used"
     if quota is not None and quota < cores:
         remedy = (
@@ -188,7 +188,7 @@ def resources(cgroup: Path = _CGROUP) -> Iterator[Row]:
     else:
         yield "resources", "cores", "ok", text, ""
     total, free = _memory("MemTotal"), _memory("MemAvailable")
-    limit = cgroup_memory(cgroup)
+    limit = cgroup_memory(cgroup, own_group())
     limited = limit is not None and (total is None or limit < total)
     text = f"{_gigabytes(total)}, {_gigabytes(free)} free" + (
         f"; the container's limit is {_gigabytes(limit)}" if limited else ""
@@ -201,20 +201,44 @@ def resources(cgroup: Path = _CGROUP) -> Iterator[Row]:
         yield "resources", "address space", "note", f"limited to {_gigabytes(address_space)}", remedy
 
 
-def cgroup_cores(root: Path) -> float | None:
-    """The quota of this container in cores, of either version of cgroups; None for no limit."""
-    quota, period = [*_words(root / "cpu.max"), "", ""][:2]
-    if not quota:
-        quota, period = ("".join(_words(root / f"cpu/cpu.cfs_{name}_us")) for name in ("quota", "period"))
-    if not (quota.isdigit() and period.isdigit() and int(period)):  # "max", "-1", or nothing
-        return None
-    return int(quota) / int(period)
+def own_group() -> str:
+    """The path of this process's group below the root of cgroups, version 2; "" where it is the root's, or unknown."""
+    for line in _lines(_PROC / "self/cgroup"):
+        if line.startswith("0::/") and ".." not in line:  # ".." is of a group outside of what this container sees
+            return line.removeprefix("0::/")
+    return ""
 
 
-def cgroup_memory(root: Path) -> int | None:
-    """The limit of this container in bytes; None for none."""
-    text = "".join(_words(root / "memory.max") or _words(root / "memory/memory.limit_in_bytes"))
-    return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
+def cgroup_cores(root: Path, group: str = "") -> float | None:
+    """The quota of this process in cores, of either version of cgroups; None for no limit.
+
+    Args:
+        group: its path below ``root``; what limits the groups above it limits it too.
+    """
+    quotas = [_words(folder / "cpu.max") for folder in _folders(root, group)]
+    quotas.append([" ".join(_words(root / f"cpu/cpu.cfs_{name}_us")) for name in ("quota", "period")])
+    # "max" and "-1" are no limit.
+    limits = [int(q[0]) / int(q[1]) for q in quotas if len(q) == 2 and all(n.isdigit() and int(n) for n in q)]
+    return min(limits, default=None)
+
+
+def cgroup_memory(root: Path, group: str = "") -> int | None:
+    """The limit of this process in bytes; None for none."""
+    paths = [folder / "memory.max" for folder in _folders(root, group)]
+    texts = ["".join(_words(path)) for path in (*paths, root / "memory/memory.limit_in_bytes")]
+    return min((int(text) for text in texts if text.isdigit() and int(text) < _UNLIMITED), default=None)
+
+
+def _folders(root: Path, group: str) -> list[Path]:
+    folder = root / group
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))] if group else [root]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _words(path: Path) -> list[str]:

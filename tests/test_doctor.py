@@ -259,6 +259,24 @@ def test_limits_of_a_container(files: dict[str, str], cores: float | None, memor
         assert rows["memory"][0] == NOTE and "limit is 0.5 GB" in rows["memory"][1]
 
 
+def test_the_groups_above_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, cores, memory in (
+        ("", "max 100000", "max"),
+        ("a", "200000 100000", "3000"),
+        ("a/b", "400000 100000", "9"),
+    ):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "cpu.max").write_text(cores)
+        (tmp_path / name / "memory.max").write_text(memory)
+    assert surroundings.cgroup_cores(tmp_path, "a/b") == 2 and surroundings.cgroup_memory(tmp_path, "a/b") == 9
+    assert surroundings.cgroup_cores(tmp_path) is surroundings.cgroup_memory(tmp_path) is None
+    monkeypatch.setattr(surroundings, "_PROC", tmp_path)
+    (tmp_path / "self").mkdir()
+    for text, group in (("0::/a/b\n", "a/b"), ("0::/\n", ""), ("0::/../x\n", ""), ("3:cpu:/x\n", ""), ("", "")):
+        (tmp_path / "self/cgroup").write_text(text)
+        assert surroundings.own_group() == group
+
+
 def test_a_limit_of_address_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(surroundings, "_address_space", lambda: 2_000_000_000)
     rows = {name: (state, remedy) for _, name, state, _, remedy in surroundings.resources(tmp_path)}

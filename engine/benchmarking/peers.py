@@ -94,8 +94,7 @@ class Peer:
 
 def standard_graph(sources: Sources) -> tuple[bytes, dict[str, Any], str]:
     """The graph in standard operators (with Q/DQ if the engine is int8 and there is a table), metadata, precision."""
-    import onnx_ir as ir
-
+    ir = require("onnx_ir", "build", "this peer")
     from ..build import Int8Options, quantize_graph, read_graph
     from ..export.standard import expand_custom_nodes
 
@@ -139,6 +138,7 @@ def make_onnxruntime(sources: Sources) -> Peer:
 
 def make_torch(sources: Sources) -> Any:
     """Eager torch, as a user of detectron2 has it."""
+    require("torch", "export", "this peer")
     from .torch_pipeline import TorchPipeline
 
     assert sources.config is not None and sources.weights is not None
