@@ -38,13 +38,12 @@ from densepose_engine.model.engine_file import EngineFile
 from densepose_engine.model.graph_file import read_graph
 
 WEIGHTS: dict[str, bool | Literal["biases"]] = {"nearest": False, "biases": "biases", "adapted": True}
-NOBODY = Drift(0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def score(
     file: EngineFile, dataset: Dataset, gps: GpsDefinition, reference: Sequence[DensePoseResult] | None = None
 ) -> tuple[Evaluation, list[DensePoseResult], Drift]:
-    """AP and results of an engine, and how far it drifted from the ``reference``'s results."""
+    """AP, results (kept of a reference only), and the drift from the ``reference``'s results."""
     evaluator, meter, results = Evaluator(gps), DriftMeter(), []
     with Engine(backend_module(file.backend).load(file, num_requests=1), file) as engine:
         predictor = EnginePredictor(engine)
@@ -55,7 +54,7 @@ def score(
                 results.append(found)
             else:
                 meter.add(reference[index], found)
-    return evaluator.evaluation(), results, meter.drift() if reference is not None else NOBODY
+    return evaluator.evaluation(), results, meter.drift()
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from .histogram import BINS, Histogram, TensorStatistics
 from .images import choose, combined_sha256, file_sha256
 from .table import CalibrationTable, ImageProvenance, LayerStatistics, graph_digest
 from .taps import TappedGraph
+from .variety import remarks, thumbnail
 
 METHOD = "post-training, 2048-bin histograms"
 DEFAULT_COUNT = 128
@@ -59,7 +60,8 @@ def collect(
             is there already, its pictures are not run again, and the table is the same to the last bit. The file
             stays: remove it when the table is saved.
         progress: called with how many pictures are done and how many there are, first with what was resumed.
-        notify: called with a sentence about what the user should know: a picture left out, a state not used.
+        notify: called with a sentence about what the user should know: a picture left out, a state not used, pictures
+            that are few or copies of each other.
 
     Raises:
         FileNotFoundError: there is no such graph.
@@ -92,6 +94,8 @@ def collect(
             unsaved, saved_at = 0, time.monotonic()
         progress(index + 1, len(chosen))
     _check_enough(run, len(chosen), len(pictures), min_people)
+    for remark in remarks(np.array(run.thumbnails), len(pictures)):
+        notify(remark)
 
     used = [index for index in range(len(chosen)) if index not in run.skipped]
     return CalibrationTable(
@@ -174,6 +178,7 @@ class _Run:
         self.graph = graph
         self.done, self.people, self.proposals = 0, 0, 0
         self.skipped: list[int] = []
+        self.thumbnails: list[np.ndarray] = []  # of the pictures that were read
         self.last_reason = ""
         self.histograms = [Histogram(name) for name in graph.tensors]
         # Layers that read the same tensor share its mean.
@@ -212,6 +217,7 @@ class _Run:
                 histogram.update(self.graph.values(histogram.name))
         except (CalibrationError, InferenceError) as error:
             raise type(error)(f"{path}: {error}") from error
+        self.thumbnails.append(thumbnail(rgb))
         self.people += people
         self.proposals += proposals
         for index, (name, axis) in enumerate(self._sources):
@@ -238,6 +244,7 @@ class _Run:
                 "fingerprint": np.array(fingerprint),
                 "progress": np.array([self.done, self.people, self.proposals], np.int64),
                 "skipped": np.array(self.skipped, np.int64),
+                "thumbnails": np.array(self.thumbnails, np.uint8).reshape(-1, 16, 16),
                 "extremes": np.array([(one.minimum, one.maximum) for one in found], np.float64),
                 "totals": np.array([(one.count, one.zeros) for one in found], np.int64),
                 "counts": np.stack([one.counts for one in found]),
@@ -255,12 +262,15 @@ class _Run:
                 return False
             done, people, proposals = file.read("progress", "i", (3,)).tolist()
             skipped = file.read("skipped", "i", (None,)).tolist()
+            thumbnails = file.read("thumbnails", "u", (None, 16, 16))
             extremes = file.read("extremes", "f", (tensors, 2)).tolist()
             totals = file.read("totals", "i", (tensors, 2)).tolist()
             counts = file.read("counts", "i", (tensors, BINS))
             summed = file.read("summed", "i", (sources,)).tolist()
             channels = file.read("channels", "i", (sources,))
             sums = file.read("sums", "f", (None,))
+        if len(thumbnails) != done - len(skipped):
+            raise ValueError("its numbers contradict each other")
         if not 0 <= done <= total or channels.min() < 0 or channels.sum() != len(sums):
             raise ValueError("its numbers contradict each other")
         histograms = [Histogram(name) for name in self.graph.tensors]
@@ -271,6 +281,7 @@ class _Run:
                 histogram.merge(TensorStatistics.make(minimum, maximum, count, zeros, row))
         self.histograms = histograms
         self.done, self.people, self.proposals, self.skipped = done, people, proposals, skipped
+        self.thumbnails = list(thumbnails)
         self._summed, self._sums = summed, np.split(sums, np.cumsum(channels)[:-1])
         return True
 

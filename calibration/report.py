@@ -8,6 +8,7 @@ The JSON of ``densepose-engine report`` is ``to_dict`` of a ``Report``. SQNR is 
     target, observer, adapted_weights, keep_float
     calibration  {"pictures", "sha256", "people", "proposals"}
     measured_on  how many pictures were run through the float and the quantised graph; 0: SQNR is estimated only
+    calibrated_on  how many of these the table was made with, by their names: on those, INT8 looks better than it is
     tensors      worst first: {"name", "stage", "dtype", "scale", "zero_point", "low", "high", "minimum", "maximum",
                  "clipped", "estimated_sqnr_db", "measured_sqnr_db", "shared"}; low .. high is what its integers
                  reach, clipped the part of the values outside; the estimate is what this scale alone costs, from the
@@ -17,7 +18,10 @@ The JSON of ``densepose-engine report`` is ``to_dict`` of a ``Report``. SQNR is 
     layers       worst first: {"name", "stage", "weight_sqnr_db", "precision", "macs", "reason"}; precision, macs and
                  reason as in an engine's manifest, null without an engine
     int8_mac_share  null without an engine
-    drift        null, or of the engines' results on the pictures, as in ``evaluate``'s JSON
+    drift        null, or of the engines' results on the pictures, as in ``evaluate``'s JSON: of its figures,
+                 label_agreement counts background too, and flatters
+    yardstick    null, or {"part_drift", "ratio", "low", "high"}: 1 - part agreement of FP32 with itself under one grey
+                 level of noise, how many times as far INT8 moved, and the 95% interval of that over pictures
 """
 
 from __future__ import annotations
@@ -98,6 +102,7 @@ class Report:
     quantizer: Quantizer
     placement: Placement
     measured_on: int
+    calibrated_on: int
     tensors: list[TensorCost]
     sharing: list[list[SharingCost]]
     results: dict[str, float]
@@ -110,6 +115,7 @@ def analyse(
     *,
     keep_float: Collection[str] = (),
     pictures: Sequence[np.ndarray] = (),
+    calibrated_on: int = 0,
     compiled_layers: Sequence[CompiledLayer] = (),
     num_threads: int | None = None,
 ) -> Report:
@@ -119,6 +125,7 @@ def analyse(
         name: of the graph's file.
         keep_float: layers that stay float.
         pictures: uint8 RGB ``[height, width, 3]`` to measure on; without any, SQNR is estimated only.
+        calibrated_on: how many of these the table was made with.
         compiled_layers: an engine's ``layers``, for what really runs in INT8.
 
     Raises:
@@ -162,7 +169,7 @@ def analyse(
     compiled = {layer.name: layer for layer in compiled_layers}
     layers = [_layer(one, sqnr, compiled.get(one)) for one, sqnr in weight_sqnr(quantizer.model(), model).items()]
     layers.sort(key=lambda one: math.inf if one.weight_sqnr_db is None else one.weight_sqnr_db)
-    return Report(name, quantizer, placement, len(pictures), tensors, sharing, results, layers)
+    return Report(name, quantizer, placement, len(pictures), calibrated_on, tensors, sharing, results, layers)
 
 
 def _worst_first(sqnr_db: float) -> float:
@@ -226,7 +233,12 @@ def _layer(name: str, sqnr: float | None, compiled: CompiledLayer | None) -> Lay
     return LayerCost(name, stage, sqnr, compiled.precision, compiled.macs, compiled.reason)
 
 
-def to_dict(report: Report, int8_mac_share: float | None, drift: Mapping[str, Any] | None) -> dict[str, Any]:
+def to_dict(
+    report: Report,
+    int8_mac_share: float | None,
+    drift: Mapping[str, Any] | None,
+    yardstick: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """For JSON, as the module describes it."""
     table, quantizer = report.quantizer.table, report.quantizer
     return {
@@ -244,6 +256,7 @@ def to_dict(report: Report, int8_mac_share: float | None, drift: Mapping[str, An
             "proposals": table.proposals,
         },
         "measured_on": report.measured_on,
+        "calibrated_on": report.calibrated_on,
         "tensors": [_tensor(one) for one in report.tensors],
         "sharing": [
             [
@@ -261,6 +274,7 @@ def to_dict(report: Report, int8_mac_share: float | None, drift: Mapping[str, An
         "layers": [{**asdict(one), "weight_sqnr_db": _finite(one.weight_sqnr_db)} for one in report.layers],
         "int8_mac_share": int8_mac_share,
         "drift": None if drift is None else {key: _finite(value, 7) for key, value in drift.items()},
+        "yardstick": None if yardstick is None else {key: _finite(value, 7) for key, value in yardstick.items()},
     }
 
 

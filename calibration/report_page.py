@@ -35,6 +35,7 @@ def page(
     title: str,
     pictures: Sequence[PicturePair] = (),
     drift: Mapping[str, Any] | None = None,
+    yardstick: Mapping[str, float] | None = None,
     int8_mac_share: float | None = None,
 ) -> str:
     """The page.
@@ -42,10 +43,11 @@ def page(
     Args:
         title: what was quantised.
         drift: of the engines' results on the pictures, as in the JSON.
+        yardstick: how far that is, as in the JSON.
         int8_mac_share: 0 .. 1, according to the compiled model.
     """
     sections = [
-        _header(report, title, drift, int8_mac_share),
+        _header(report, title, drift, yardstick, int8_mac_share),
         _pictures(pictures),
         _results(report),
         _profile(report),
@@ -70,7 +72,9 @@ def _db(value: float | None) -> str:
 
 
 def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}%"
+    """ "100%" is said of all alone, never of what rounds to it."""
+    most = 100 if value >= 1 else 100 - 10.0**-digits
+    return f"{min(100 * value, most):.{digits}f}%"
 
 
 def _name(text: str) -> str:
@@ -85,7 +89,13 @@ def _plural(count: int, one: str, more: str | None = None) -> str:
 # ---- the top ---------------------------------------------------------------------------------------------------------
 
 
-def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: float | None) -> str:
+def _header(
+    report: Report,
+    title: str,
+    drift: Mapping[str, Any] | None,
+    yardstick: Mapping[str, float] | None,
+    share: float | None,
+) -> str:
     quantizer, images = report.quantizer, report.quantizer.table.images
     kept = len(report.placement.kept_float)
     vendor = {"openvino": "OpenVINO", "tensorrt": "TensorRT"}.get(quantizer.target.name, quantizer.target.name)
@@ -95,10 +105,10 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
         + (f"{_plural(kept, 'layer')} kept in float. " if kept else "No layer was kept in float. ")
     )
     if drift is not None:
-        lead += (
-            f"Against FP32 on {_plural(report.measured_on, 'picture')}, {_percent(drift['label_agreement'])} of the "
-            "pixels of the people whom both find have the same body part."
-        )
+        lead += _moved(report, drift)
+    if yardstick is not None and math.isfinite(yardstick["ratio"]):
+        ratio, low, high = (yardstick[name] for name in ("ratio", "low", "high"))
+        lead += f" That is {ratio:.2f} times ({low:.2f} to {high:.2f}) as far as one grey level of noise moves FP32."
     tiles: list[tuple[str, str, str]] = []
     if share is not None:
         tiles.append((_percent(share), "of the MACs in INT8", "according to the compiled model"))
@@ -108,8 +118,9 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
         lowest = next(iter(report.results))
         tiles.append((f"{_db(report.results[lowest])} dB", "worst result", _name(lowest)))
     tiles.append((f"{_db(worst.sqnr_db)} dB", "worst tensor", f"{_name(worst.name)}, {kind}"))
-    if drift is not None:
+    if drift is not None and drift["matched"]:
         found = f"{_plural(drift['matched'], 'person', 'people')} in both"
+        tiles.append((_percent(drift["part_agreement"]), "same body part", "where either engine has one"))
         tiles.append((f"{drift['box_iou']:.3f}", "mean box IoU", found))
         moved = f"{drift['only_reference']} lost, {drift['only_other']} new"
         tiles.append((f"{drift['mask_iou']:.3f}", "mean mask IoU", moved))
@@ -120,6 +131,21 @@ def _header(report: Report, title: str, drift: Mapping[str, Any] | None, share: 
     return (
         f'<header><p class="eyebrow">INT8 report</p><h1>{escape(title)}</h1><p class="lead">{lead}</p>'
         f'<dl class="tiles">{cells}</dl></header>'
+    )
+
+
+def _moved(report: Report, drift: Mapping[str, Any]) -> str:
+    """How far the results are from FP32's, and what the figure leaves out: people of one engine only."""
+    where = f"Against FP32 on {_plural(report.measured_on, 'picture')}"
+    if report.calibrated_on:
+        where += f" ({report.calibrated_on} calibrated on, by name, which flatters)"
+    alone = f"{_plural(drift['only_reference'], 'person', 'people')} lost and {drift['only_other']} new"
+    if not drift["matched"]:
+        return f"{where}, there is nobody whom both engines find; {alone}."
+    share, people = _percent(drift["part_agreement"]), _plural(drift["matched"], "person", "people")
+    return (
+        f"{where}, the same body part on {share} of the pixels that either engine calls one, on average over the "
+        f"{people} whom both find; {alone}."
     )
 
 

@@ -14,7 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from .commands import VERBS
-from .errors import BackendUnavailable, BuildError, DensePoseEngineError, ExportError, InferenceError
+from .errors import (
+    BackendUnavailable,
+    BuildError,
+    DensePoseEngineError,
+    ExportError,
+    InferenceError,
+    missing_package,
+)
 from .output_files import OutputError
 from .terminal import say
 
@@ -24,7 +31,7 @@ BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
 
 EXIT_CODES = {
     OK: "all right",
-    SOME_FAILED: "some pictures failed; the results of the others are written",
+    SOME_FAILED: "some pictures failed, and the results of the others are written; or doctor says: no inference here",
     USAGE: "wrong usage: an argument is missing, unknown or out of range",
     BAD_INPUT: "an input cannot be used: missing, damaged, of another version, or not supported",
     BAD_RUNTIME: "a runtime is missing or refuses: the model cannot be exported, built or run here",
@@ -82,7 +89,8 @@ def _run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
-    except Exception as error:
+    except Exception as raised:
+        error = missing_package(raised) or raised
         code = exit_code(error)
         if code == BUG:
             say(

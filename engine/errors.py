@@ -6,10 +6,31 @@ Wrong arguments (a type, a range) are plain ``TypeError`` and ``ValueError``.
 from __future__ import annotations
 
 import importlib
+import sys
+import traceback
 from types import ModuleType
 
 #: What a ValueError says of an engine that was closed.
 CLOSED = "this engine is closed; load it again"
+
+#: What pip installs packages by, those of every installation and optional ones; by their names in Python.
+INSTALLED_BY = {
+    "PIL": "Pillow",
+    "av": "'densepose-engine[video]'",
+    "numpy": "numpy",
+    "onnx": "'densepose-engine[build]'",
+    "onnx_ir": "'densepose-engine[build]'",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "'densepose-engine[export]'",
+    "openvino": "openvino",
+    "pycocotools": "'densepose-engine[evaluate]'",
+    "pycuda": "'densepose-engine[tensorrt]'",
+    "scipy": "scipy",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx-cu13",
+    "torch": "'densepose-engine[export]'",
+    "yaml": "'densepose-engine[export]'",
+}
 
 
 class DensePoseEngineError(Exception):
@@ -70,7 +91,33 @@ def require(module: str, extra: str | None = None, purpose: str = "this") -> Mod
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a library that it wraps does not load
-        what = f"'densepose-engine[{extra}]'" if extra else module.split(".")[0]
+        package = module.split(".")[0]
+        what = f"'densepose-engine[{extra}]'" if extra else INSTALLED_BY.get(package, package)
         raise BackendUnavailable(
             f"{purpose} needs {module}, which cannot be imported ({error}); pip install {what}"
         ) from error
+
+
+def missing_package(error: BaseException) -> BackendUnavailable | None:
+    """What a user should read where an import failed that nobody guarded with ``require``; None for any other error.
+
+    A package fails in many ways: it is not there, one that it needs is not there, a library that it wraps does not
+    load, or it was built for another release and raises whatever it likes. All of these end while its module is being
+    executed, or as an ImportError.
+    """
+    if isinstance(error, DensePoseEngineError):
+        return None
+    importing = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).split(".")[0]
+        if package in INSTALLED_BY and frame.f_code.co_name == "<module>":
+            importing = package
+            break
+    if importing is None:
+        if not isinstance(error, ImportError):
+            return None
+        importing = (error.name or "").split(".")[0]
+        if importing in ("", "densepose_engine") or importing in sys.stdlib_module_names:
+            return None
+    how = INSTALLED_BY.get(importing, importing)
+    return BackendUnavailable(f"this needs {importing}, which cannot be imported ({error}); pip install {how}")

@@ -27,6 +27,7 @@ from .evaluation.boxes import boxes_xywh, score_boxes
 from .evaluation.drift import Drift, DriftMeter, drift
 from .evaluation.gps import CocoGps, GpsDefinition, SimpleGps
 from .evaluation.results import EnginePredictor, Predictor, SavedPredictions, best_people, predict
+from .evaluation.rle import coco_tools
 from .evaluation.surfaces import HOW_TO_GET_GEODESICS, GridSurface, SmplSurface
 from .result import DensePoseResult
 
@@ -302,6 +303,7 @@ def _evaluate(
     max_people: int,
     advance: Callable[[], None] | None,
 ) -> tuple[list[Evaluation], Drift]:
+    coco_tools("cocoeval")  # missing, it would be missed at the end
     for picture in dataset.pictures:  # what is wrong with the annotations is said before the work
         gps.check(picture)
     evaluators = [Evaluator(gps, max_people, predictor.name) for predictor in predictors]

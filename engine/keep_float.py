@@ -16,7 +16,8 @@ from .backends import backend_module
 from .build import compile_graph, describe_int8
 from .engine import Engine
 from .errors import BuildError, DensePoseEngineError
-from .evaluation.drift import Drift, drift
+from .evaluation.drift import drift, drift_percent
+from .evaluation.yardstick import Yardstick
 from .result import DensePoseResult
 
 if TYPE_CHECKING:
@@ -107,13 +108,6 @@ def choose(
 # ---- what INT8 loses -------------------------------------------------------------------------------------------------
 
 
-def drift_percent(moved: Drift) -> float:
-    """How much of FP32's results is different, 0 .. 100: people whom only one side has, and of the others, the pixels
-    of their patches with another part. 0 where neither finds anybody."""
-    people = moved.matched + moved.only_reference + moved.only_other
-    return 100 * (1 - moved.matched * moved.label_agreement / people) if people else 0.0
-
-
 def ap_drop(reference: Evaluation, other: Evaluation) -> float:
     """FP32's AP less the other's, in points: of boxes or of GPS, whichever lost more. Raises without annotations."""
     losses = [getattr(reference, name).ap - getattr(other, name).ap for name in ("box", "gps")]
@@ -144,16 +138,20 @@ class Trials:
     def drop(self, keep_float: Collection[str]) -> float:
         """What the engine with these layers in float loses."""
         if self._reference is None:
-            self._reference = self._scored(
-                compile_graph(self._quantizer.model(), self._description, "openvino", "fp32")
-            )
+            with self.float_engine() as engine:
+                self._reference = self._score(engine)
         model, placement = self._quantizer(keep_float)
         description = replace(self._description, int8=describe_int8(self._quantizer, placement))
-        return self._loss(self._reference, self._scored(compile_graph(model, description, "openvino", "int8")))
+        with _loaded(compile_graph(model, description, "openvino", "int8")) as engine:
+            return self._loss(self._reference, self._score(engine))
 
-    def _scored(self, file: EngineFile) -> Any:
-        with Engine(backend_module(file.backend).load(file, num_requests=1), file) as engine:
-            return self._score(engine)
+    def float_engine(self) -> Engine:
+        """The FP32 engine, which is closed by whoever asked for it."""
+        return _loaded(compile_graph(self._quantizer.model(), self._description, "openvino", "fp32"))
+
+
+def _loaded(file: EngineFile) -> Engine:
+    return Engine(backend_module(file.backend).load(file, num_requests=1), file)
 
 
 def trials_with_labels(
@@ -194,3 +192,21 @@ def trials_without_labels(
         return drift_percent(drift(reference, other))
 
     return Trials(quantizer, description, score, loss)
+
+
+def grey_level_percent(
+    trials: Trials, pictures: Sequence[np.ndarray], advance: Callable[[int], None] = lambda done: None
+) -> float:
+    """What one grey level of noise in the pictures does to FP32, as ``drift_percent``: the yardstick for INT8's drift.
+
+    Args:
+        pictures: uint8 RGB arrays.
+        advance: gets how many are done, 0 first.
+    """
+    advance(0)
+    with trials.float_engine() as engine:
+        yardstick = Yardstick(engine.infer)
+        for done, picture in enumerate(pictures, 1):
+            yardstick.add(picture, engine.infer(picture))
+            advance(done)
+    return yardstick.percent

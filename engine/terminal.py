@@ -24,3 +24,9 @@ def say(text: str) -> None:
 def megabytes(size: float) -> str:
     """A file size for people."""
     return f"{size / 1e6:.1f} MB"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 0 .. 1 for people; "100%" is said of all alone, never of what rounds to it."""
+    most = 100 if share >= 1 else 100 - 10.0**-digits
+    return f"{min(100 * share, most):.{digits}f}%"

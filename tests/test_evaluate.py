@@ -40,12 +40,32 @@ def test_drift_by_hand() -> None:
     moved = drift([first, scenes.result([])], [second, scenes.result([])])
     assert (moved.matched, moved.only_reference, moved.only_other) == (1, 0, 1)
     assert moved.box_iou == pytest.approx(80 / 120)
-    assert moved.label_agreement == pytest.approx(0.8)  # of the first's patch, two columns are outside of the second's
+    assert moved.part_agreement == pytest.approx(0.8)  # of the first's patch, two columns are outside of the second's
+    assert moved.label_agreement == pytest.approx(0.8)
     assert moved.mask_iou == pytest.approx(80 / 120)
     assert moved.uv_error == pytest.approx(0.05, rel=1e-5)  # U by 0.1, V by 0
     assert moved.score_difference == pytest.approx(0.5)
     back = drift([second], [first])
     assert (back.matched, back.only_reference, back.only_other) == (1, 1, 0)
+
+
+def test_background_is_no_agreement_of_parts() -> None:
+    """A patch of 100 pixels, 10 of them a part here, 10 there, 5 in both: background agrees on 85."""
+    box, score, labels, uv = found([10, 10, 20, 20], 0)
+    one, two = labels.copy(), labels.copy()
+    one[0], two[0, 5:], two[1, 5:] = 3, 3, 4
+    first, second = (scenes.result([(box, score, each, uv)], 40, 50) for each in (one, two))
+    moved = drift([first], [second])
+    assert moved.part_agreement == pytest.approx(5 / 15)
+    assert moved.label_agreement == pytest.approx(0.9)
+    assert moved.mask_iou == pytest.approx(5 / 15)
+    nobody = scenes.result([(box, score, labels, uv)], 40, 50)
+    assert drift([nobody], [nobody]).part_agreement == 1, "where neither has a part they do not differ"
+    assert drift([nobody], [first]).part_agreement == 0
+    # The mean is over people, however large each is.
+    large = found([20, 0, 50, 40], 5)
+    pair = [scenes.result([(box, score, each, uv), large], 40, 50) for each in (one, two)]
+    assert drift([pair[0]], [pair[1]]).part_agreement == pytest.approx((1 + 5 / 15) / 2)
 
 
 def test_drift_looks_at_people_of_a_half_or_more_on_either_side() -> None:

@@ -111,7 +111,8 @@ def test_two_sets_of_predictions(folder: Path, capsys: pytest.CaptureFixture[str
     assert set(comparison) == {"drift", "differences", "interval", "resamples", "seed"}
     assert (comparison["interval"], comparison["resamples"], comparison["seed"]) == (95, 50, 0)
     assert set(comparison["drift"]) == {
-        *("matched", "only_reference", "only_other", "box_iou", "label_agreement", "mask_iou", "uv_error"),
+        *("matched", "only_reference", "only_other", "box_iou", "part_agreement", "label_agreement", "mask_iou"),
+        "uv_error",
         "score_difference",
     }
     assert comparison["drift"]["only_reference"] > 0

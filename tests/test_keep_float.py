@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +22,8 @@ from densepose_engine.calibration.quantize import TARGETS
 from densepose_engine.calibration.quantizer import Quantizer
 from densepose_engine.cli import BAD_INPUT, BAD_RUNTIME, OK, USAGE, main
 from densepose_engine.errors import BuildError, DensePoseEngineError
-from densepose_engine.evaluation.drift import Drift
-from densepose_engine.keep_float import Step, ap_drop, choose, drift_percent
+from densepose_engine.evaluation.drift import Drift, DriftMeter, drift_percent
+from densepose_engine.keep_float import Step, Trials, ap_drop, choose, grey_level_percent
 from densepose_engine.layer_precision import KEPT, fell_back, float_layers
 from densepose_engine.model.engine_file import read_manifest
 from densepose_engine.pictures import find_pictures
@@ -101,11 +101,12 @@ def test_it_ends_with_the_most_layers() -> None:
 
 
 def test_drift_in_percent() -> None:
-    moved = Drift(8, 1, 1, 0.9, 0.75, 0.8, 0.01, 0.02)
+    moved = Drift(8, 1, 1, box_iou=0.9, part_agreement=0.75, label_agreement=0.95, mask_iou=0.8, uv_error=0.01,
+                  score_difference=0.02)  # fmt: skip
     assert drift_percent(moved) == pytest.approx(100 * (1 - 0.8 * 0.75))
-    assert drift_percent(replace(moved, matched=8, only_reference=0, only_other=0, label_agreement=1.0)) == 0
+    assert drift_percent(replace(moved, matched=8, only_reference=0, only_other=0, part_agreement=1.0)) == 0
     assert drift_percent(replace(moved, matched=0)) == 100
-    assert drift_percent(Drift(0, 0, 0, 0, 0, 0, 0, 0)) == 0
+    assert drift_percent(DriftMeter().drift()) == 0
 
 
 def test_the_worse_of_two_drops_counts() -> None:
@@ -173,6 +174,33 @@ def test_a_bound_that_is_kept_at_once(
     assert record["steps"] == [] and 0 <= record["before"] == record["after"] < 100
     assert record["bound"] == 100 and record["pictures"] == 1  # the others were calibrated on
     assert "percent with all in INT8, 100.00 allowed" in capsys.readouterr().out
+
+
+def test_the_bound_is_a_multiple_of_the_yardstick(
+    demo_onnx: Path,
+    demo_table: Path,
+    unseen: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where nobody says how much drift is allowed; of one picture, the real figures could be anything."""
+    from densepose_engine.commands import auto_float
+
+    noise: list[float] = []
+
+    def measured(trials: Trials, pictures: list[np.ndarray], advance: Callable[[int], None]) -> float:
+        noise.append(grey_level_percent(trials, pictures, advance))
+        return 100.0
+
+    monkeypatch.setattr("densepose_engine.keep_float.grey_level_percent", measured)
+    path = tmp_path / "x.engine"
+    assert build(demo_onnx, demo_table, path, "--pictures", unseen) == OK
+    record = read_manifest(path)["model"]["int8"]["auto"]
+    assert record["yardstick"] == 100 and record["bound"] == 100 * auto_float.DEFAULT_MAX_RATIO
+    assert 0 < noise[0] < 100, "the real one was measured too"
+    out = capsys.readouterr().out
+    assert "one grey level of noise moves FP32 by 100.00 percent" in out and "1 pictures" in out
 
 
 def test_layers_are_moved_and_listed(

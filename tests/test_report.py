@@ -178,11 +178,26 @@ def test_weights_of_every_layer(report: Report, demo_onnx: Path) -> None:
     assert layers["neck/l5"] == pytest.approx(10 * np.log10((weight**2).sum() / (error**2).sum()), abs=1e-3)
 
 
+def test_a_share_is_never_rounded_to_all_of_it() -> None:
+    from densepose_engine.calibration.report_page import _percent
+    from densepose_engine.terminal import percent
+
+    for write in (percent, _percent):
+        assert write(1.0) == "100.0%" and write(0.99999) == "99.9%" and write(0.99999, 0) == "99%"
+        assert write(0.5) == "50.0%" and write(0.0) == "0.0%" and write(0.98765, 2) == "98.77%"
+
+
+def test_nobody_whom_both_find_is_no_agreement(report: Report) -> None:
+    moved = {"part_agreement": 0.0, "box_iou": 0.0, "mask_iou": 0.0, "matched": 0, "only_reference": 3, "only_other": 0}
+    text = read(page(report, title="x", drift=moved)).text
+    assert "there is nobody whom both engines find; 3 people lost and 0 new" in text and "0.0%" not in text[:1500]
+
+
 def test_json_is_strict(report: Report) -> None:
-    content = to_dict(report, 0.5, {"label_agreement": math.nan})
+    content = to_dict(report, 0.5, {"part_agreement": math.nan})
     text = json.dumps(content, allow_nan=False)
     assert json.loads(text) == content
-    assert content["drift"] == {"label_agreement": None} and content["keep_float"] == ["backbone/conv_stem"]
+    assert content["drift"] == {"part_agreement": None} and content["keep_float"] == ["backbone/conv_stem"]
     assert [one["name"] for one in content["tensors"]] == [one.name for one in report.tensors]
 
 
@@ -229,6 +244,7 @@ def test_the_page_stands_alone(report: Report) -> None:
     jpeg = b"\xff\xd8\xff" + b"0" * 10
     pair = PicturePair("a<b>.jpg", jpeg, jpeg, b"\x89PNG" + b"0" * 10, "2 & 3 people")
     drift = {
+        "part_agreement": 0.8123,
         "label_agreement": 0.9,
         "box_iou": 0.8,
         "mask_iou": 0.7,
@@ -236,7 +252,9 @@ def test_the_page_stands_alone(report: Report) -> None:
         "only_reference": 1,
         "only_other": 2,
     }
-    html = page(report, title="x <script>alert(1)</script>", pictures=[pair], drift=drift, int8_mac_share=0.987)
+    yardstick = {"part_drift": 0.2, "ratio": 0.94, "low": 0.5, "high": 1.7}
+    title = "x <script>alert(1)</script>"
+    html = page(report, title=title, pictures=[pair], drift=drift, yardstick=yardstick, int8_mac_share=0.987)
     reader = read(html)
     names = {tag for tag, _ in reader.tags}
     assert not names & {"script", "link", "iframe", "object", "embed", "base"}
@@ -248,6 +266,9 @@ def test_the_page_stands_alone(report: Report) -> None:
     assert not [one for one in re.findall(r"url\((.*?)\)", html) if not one.startswith("#clip-")]
     ids = [attributes["id"] for _, attributes in reader.tags if attributes.get("id")]
     assert len(ids) == len(set(ids)) == len(report.tensors)
+    assert "81.2% of the pixels that either engine calls one" in reader.text and "90.0%" not in reader.text
+    assert "5 people whom both find; 1 person lost and 2 new" in reader.text
+    assert "0.94 times (0.50 to 1.70) as far as one grey level of noise moves FP32" in reader.text
     assert "a<b>.jpg" in reader.text and "98.7%" in reader.text and "x <script>" in reader.text
     assert sum(tag == "svg" for tag, _ in reader.tags) == len(report.tensors) + 1
     for one in report.tensors:
@@ -286,9 +307,16 @@ def test_the_command(demo_onnx: Path, demo_table: Path, tmp_path: Path, capsys: 
     ]  # fmt: skip
     assert main(arguments) == OK
     out, err = capsys.readouterr()
-    assert f"{html}: " in out and "label agreement" in out and "broken.jpg" in err
+    assert f"{html}: " in out and "part agreement" in out and "broken.jpg" in err
     content = json.loads(numbers.read_text())
-    assert content["measured_on"] == 1 and content["observer"] == "minmax" and content["drift"]["label_agreement"] > 0.8
+    assert content["measured_on"] == 1 and content["observer"] == "minmax"
+    assert 0.5 < content["drift"]["part_agreement"] < content["drift"]["label_agreement"] < 1
+    yardstick = content["yardstick"]
+    assert yardstick["part_drift"] > 0 and yardstick["low"] <= yardstick["ratio"] <= yardstick["high"]
+    moved = 1 - content["drift"]["part_agreement"]
+    assert yardstick["ratio"] == pytest.approx(moved / yardstick["part_drift"], rel=1e-3)
+    assert f"yardstick  {yardstick['ratio']:.2f}" in out
+    assert content["calibrated_on"] == 1 and "1 (1 calibrated on, by name, which flatters)" in out
     assert 0.97 < content["int8_mac_share"] < 1
     stem = next(one for one in content["layers"] if one["name"] == "backbone/conv_stem")
     assert stem["precision"] == "f32" and stem["reason"] == "kept float"

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.people import compare_patches, match_people
 from ..result import DensePoseResult
-
-_SAME_PERSON = 0.5  # IoU
+from ..terminal import percent
 
 
 @dataclass(frozen=True)
 class Agreement:
     """Of all pictures together.
 
-    ``people``: how many each found; ``matched``: share of the more numerous side's people that the other found too (IoU
-    above 0.5); of these ``mean_iou``, the largest ``score_difference``, and ``labels``: share of the pixels that one of
-    both calls a part on which they agree.
+    ``people``: how many each found; ``matched``: share of the more numerous side's people that the other found too (see
+    ``evaluation.people``); of these ``mean_iou``, the largest ``score_difference``, and ``labels``: of the pixels that
+    at least one of the two calls a part, the share with the same part.
     """
 
     people: tuple[int, int]
@@ -41,13 +41,14 @@ class Agreement:
         if max(self.people) == 0:
             return "both found nobody"
         return (
-            f"people {self.people[0]} and {self.people[1]}, {self.matched:.0%} matched, mean IoU {self.mean_iou:.4f}, "
-            f"scores within {self.score_difference:.4f}, {self.labels:.2%} of the labels equal"
+            f"people {self.people[0]} and {self.people[1]}, {percent(self.matched, 0)} matched, mean IoU "
+            f"{self.mean_iou:.4f}, scores within {self.score_difference:.4f}, the same part on "
+            f"{percent(self.labels, 2)} of the pixels where either has one"
         )
 
 
 def compare_results(pairs: Iterable[tuple[DensePoseResult, DensePoseResult]]) -> Agreement:
-    """``pairs``: what the two sides found in each picture."""
+    """Compare pipelines. ``pairs``: what the two sides found in each picture."""
     counts = [0, 0]
     ious: list[float] = []
     scores: list[float] = []
@@ -56,13 +57,12 @@ def compare_results(pairs: Iterable[tuple[DensePoseResult, DensePoseResult]]) ->
         counts[0] += len(ours)
         counts[1] += len(theirs)
         most += max(len(ours), len(theirs))
-        for i, j, iou in _matches(ours.boxes, theirs.boxes):
+        for i, j, iou in match_people(ours, theirs):
+            patch = compare_patches(ours, i, theirs, j)
             ious.append(iou)
-            scores.append(abs(float(ours.scores[i] - theirs.scores[j])))
-            a, b = _canvas(ours, i), _canvas(theirs, j)
-            body = (a > 0) | (b > 0)
-            either += int(body.sum())
-            same += int((a[body] == b[body]).sum())
+            scores.append(patch.score_difference)
+            either += patch.union
+            same += patch.same_part
     return Agreement(
         (counts[0], counts[1]),
         len(ious) / most if most else 1.0,
@@ -70,26 +70,3 @@ def compare_results(pairs: Iterable[tuple[DensePoseResult, DensePoseResult]]) ->
         max(scores, default=0.0),
         same / either if either else 1.0,
     )
-
-
-def _matches(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int, float]]:
-    """Pairs of boxes of one person, the most alike first; each box once."""
-    low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
-    high = np.minimum(ours[:, None, 2:], theirs[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (ours, theirs)]
-    iou = common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)
-    found = []
-    while iou.size and iou.max() > _SAME_PERSON:
-        i, j = np.unravel_index(iou.argmax(), iou.shape)
-        found.append((int(i), int(j), float(iou[i, j])))
-        iou[i], iou[:, j] = 0, 0
-    return found
-
-
-def _canvas(result: DensePoseResult, k: int) -> np.ndarray:
-    person = result.person(k)
-    canvas = np.zeros(result.image_size, np.uint8)
-    there, here = person.windows(*result.image_size)
-    canvas[there] = person.labels[here]
-    return canvas

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import LayerTime
-from ..errors import BackendUnavailable, InferenceError
+from ..errors import BackendUnavailable, InferenceError, require
 
 
 class OnnxruntimeRequest:
@@ -47,12 +46,7 @@ class OnnxruntimeSession:
     image_layout = "NCHW"
 
     def __init__(self, graph: bytes, threads: int) -> None:
-        try:
-            runtime = importlib.import_module("onnxruntime")
-        except ImportError as error:
-            raise BackendUnavailable(
-                f"this needs ONNX Runtime, which cannot be imported ({error}); pip install onnxruntime"
-            ) from error
+        runtime = require("onnxruntime", purpose="this peer")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

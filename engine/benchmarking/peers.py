@@ -12,11 +12,21 @@ from typing import Any
 import numpy as np
 
 from ..engine import Engine
+from ..errors import require
 from ..model.description import ModelDescription
 from ..model.engine_file import EngineFile, read_manifest
 from ..result import DensePoseResult
 from .machine import usable_cores
 
+_READS_GRAPHS = (("onnx", "build"), ("onnx_ir", "build"))
+_READS_CHECKPOINTS = (("torch", "export"), ("yaml", "export"))
+_EXPORTS = (*_READS_CHECKPOINTS, *_READS_GRAPHS, ("onnxscript", "export"))
+#: What each peer needs beside what an engine needs: a module, and the extra that brings it.
+_NEEDED: Mapping[str, tuple[tuple[str, str | None], ...]] = {
+    "torch": _READS_CHECKPOINTS,
+    "onnxruntime": (("onnxruntime", None), *_READS_GRAPHS),
+    "openvino-stock": _READS_GRAPHS,
+}
 _OURS = "our preprocessing and chart decoding around it"
 
 
@@ -32,12 +42,15 @@ class Sources:
     threads: int | None = None
 
     def check(self, peer: str) -> None:
-        """Refuse before the work what cannot be made. Raises ValueError."""
+        """Refuse before the work what cannot be made: ValueError, and BackendUnavailable where a package is missing."""
         if (self.config is None) != (self.weights is None):
             raise ValueError("--config and --weights go together")
         if self.config is None and (peer == "torch" or self.graph is None):
             rest = "" if peer == "torch" else ", or --graph"
             raise ValueError(f"--vs {peer} needs the checkpoint: --config and --weights{rest}")
+        exported = _EXPORTS if peer != "torch" and self.graph is None else ()
+        for module, extra in dict.fromkeys((*_NEEDED[peer], *exported)):
+            require(module, extra, f"--vs {peer}")
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -81,8 +94,7 @@ class Peer:
 
 def standard_graph(sources: Sources) -> tuple[bytes, ModelDescription, str]:
     """The graph in standard operators (with Q/DQ if the engine is int8 and there is a table), metadata, precision."""
-    import onnx_ir as ir
-
+    ir = require("onnx_ir", "build", "this peer")
     from ..build import Int8Options, quantize_graph
     from ..export.standard import expand_custom_nodes
     from ..model.graph_file import read_graph
@@ -127,6 +139,7 @@ def make_onnxruntime(sources: Sources) -> Peer:
 
 def make_torch(sources: Sources) -> Any:
     """Eager torch, as a user of detectron2 has it."""
+    require("torch", "export", "this peer")
     from .torch_pipeline import TorchPipeline
 
     assert sources.config is not None and sources.weights is not None

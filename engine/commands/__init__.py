@@ -11,7 +11,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Protocol
 
-from . import bench, build, calibrate, evaluate, export, extract, infer, inspect, report
+from . import bench, build, calibrate, doctor, evaluate, export, extract, infer, inspect, report
 
 
 class Verb(Protocol):
@@ -29,4 +29,4 @@ class Verb(Protocol):
 
 
 #: In the order in which a user needs them, which is the order in the help.
-VERBS: tuple[Verb, ...] = (export, calibrate, build, infer, evaluate, report, bench, inspect, extract)
+VERBS: tuple[Verb, ...] = (export, calibrate, build, infer, evaluate, report, bench, inspect, extract, doctor)

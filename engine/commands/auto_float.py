@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CalibrationError, ImageError
+from ..errors import CalibrationError, ImageError, require
 from ..pictures import Picture, find_pictures
 from ..progress import ProgressBar
 from ..terminal import printable, say
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 DEFAULT_MAX_DROP = 0.3  # points of AP
-DEFAULT_MAX_DRIFT = 10.0  # percent
+# Of what one grey level of noise does to FP32. More than 1: of few pictures, the ratio is known to a fifth.
+DEFAULT_MAX_RATIO = 1.25
 DEFAULT_HELD_OUT = 32  # pictures
 _SENSITIVITY_PICTURES = 4
 
@@ -49,7 +50,8 @@ def add_arguments(parser: ArgumentParser) -> None:
                       help="pictures or folders; those that the table was made with are left out")  # fmt: skip
     auto.add_argument("--max-drift", type=non_negative, metavar="PERCENT",
                       help="with --pictures: people whom only one of the engines finds, and of the others, pixels with "
-                      f"another part (default: {DEFAULT_MAX_DRIFT:g})")  # fmt: skip
+                      f"another part, of those that either calls one (default: {DEFAULT_MAX_RATIO:g} times what one "
+                      "grey level of noise in these pictures does to FP32)")  # fmt: skip
     auto.add_argument("--held-out", type=positive, default=DEFAULT_HELD_OUT, metavar="N",
                       help="with --pictures: how many to use at most (default: %(default)s)")  # fmt: skip
 
@@ -73,6 +75,8 @@ def choose(arguments: Namespace, options: Int8Options) -> Int8Options:
     Raises:
         DensePoseEngineError: pictures or annotations cannot be used, or the bound cannot be kept.
     """
+    for module in ("onnx", "onnx_ir"):
+        require(module, "build", "--keep-float auto")
     from ..build import make_quantizer
     from ..calibration.noise import NoiseMeter
     from ..calibration.sensitivity import worst_layers
@@ -103,6 +107,13 @@ def summary(choice: Choice | dict[str, Any]) -> list[str]:
     record = choice if isinstance(choice, dict) else choice.to_dict()
     unit = record.get("unit", "")
     lines = [f"drop       {record['before']:.2f} {unit} with all in INT8, {record['bound']:.2f} allowed"]
+    if "measure" in record:
+        lines.append(f"measured   {record['measure']}, {record['pictures']} pictures")
+    if record.get("yardstick"):
+        lines.append(
+            f"yardstick  one grey level of noise moves FP32 by {record['yardstick']:.2f} {unit}; INT8 moves "
+            f"{record['after'] / record['yardstick']:.2f} times as far"
+        )
     for step in record["steps"]:
         lines.append(f"in float   {step['layer']}: {step['drop']:.2f}, bought {step['bought']:.2f}")
     if record["steps"]:
@@ -114,7 +125,7 @@ def _trials(
     arguments: Namespace, quantizer: Quantizer, description: ModelDescription, progress: _Progress
 ) -> tuple[Trials, Callable[[], list[np.ndarray]], dict[str, Any]]:
     """How to measure, pictures for the sensitivity, and what the manifest says of both."""
-    from ..keep_float import trials_with_labels, trials_without_labels
+    from ..keep_float import grey_level_percent, trials_with_labels, trials_without_labels
     from ..preprocess import to_rgb_array
 
     if arguments.data is not None:
@@ -131,10 +142,16 @@ def _trials(
         record = {**measure, "bound": bound, "pictures": len(dataset.pictures)}
         return trials, lambda: [to_rgb_array(one) for one in first], record
     found = _held_out(find_pictures(arguments.pictures), quantizer.table, arguments.held_out)
-    bound = DEFAULT_MAX_DRIFT if arguments.max_drift is None else arguments.max_drift
-    trials = trials_without_labels(quantizer, description, found, partial(progress, total=len(found), unit="pictures"))
-    measure = {"measure": "drift from FP32 on pictures without labels", "unit": "percent"}
-    return trials, lambda: found[:_SENSITIVITY_PICTURES], {**measure, "bound": bound, "pictures": len(found)}
+    advance = partial(progress, total=len(found), unit="pictures")
+    trials = trials_without_labels(quantizer, description, found, advance)
+    record = {"measure": "drift from FP32 without labels", "unit": "percent", "pictures": len(found)}
+    bound = arguments.max_drift
+    if bound is None:
+        progress.notify("measuring what one grey level of noise does to FP32, which INT8 is judged by")
+        yardstick = grey_level_percent(trials, found, advance)
+        bound = DEFAULT_MAX_RATIO * yardstick
+        record |= {"yardstick": yardstick, "max_ratio": DEFAULT_MAX_RATIO}
+    return trials, lambda: found[:_SENSITIVITY_PICTURES], {**record, "bound": bound}
 
 
 def _held_out(pictures: list[Picture], table: CalibrationTable, count: int) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..layer_precision import REASONS, fell_back, float_layers, int8_mac_share
 from ..model.description import InputDescription, Int8Description, Layer
 from ..model.engine_file import Manifest, read_manifest
-from ..terminal import megabytes, printable
+from ..terminal import megabytes, percent, printable
 
 NAME = "inspect"
 HELP = "what an engine is: architecture, input, origin, sizes, and what every layer runs as"
@@ -79,7 +79,7 @@ def layer_lines(layers: Sequence[Layer], quantised: bool) -> Iterator[str]:
         yield ""
         share = int8_mac_share(layers)
         in_float = float_layers(layers)
-        yield f"  {100 * share:.1f}% of {total / 1e9:.2f} GMAC run in INT8, {len(layers) - len(in_float)} of " + (
+        yield f"  {percent(share)} of {total / 1e9:.2f} GMAC run in INT8, {len(layers) - len(in_float)} of " + (
             f"{len(layers)} layers" + ("; in float:" if in_float else "")
         )
         for layer in in_float:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import require
 from ..output_files import atomic_output, check_outputs
 from ..pictures import Picture, find_pictures
 from ..progress import Stages
-from ..terminal import megabytes, printable, say
+from ..terminal import megabytes, percent, printable, say
 from .arguments import positive
 from .build import add_int8_arguments, int8_options
 
@@ -69,6 +71,8 @@ def run(arguments: Namespace) -> int:
         raise ValueError("an output is the graph or the table itself; -o and --json name other files")
     check_outputs(outputs, arguments.force)
     pictures = find_pictures(arguments.pictures) if arguments.pictures else []
+    for module in ("onnx", "onnx_ir"):
+        require(module, "build", "a report")
 
     from ..build import build_engine
     from ..calibration.quantize import TARGETS
@@ -95,39 +99,53 @@ def run(arguments: Namespace) -> int:
             arguments.graph.name,
             keep_float=options.keep_float,
             pictures=[rgb for _, rgb in named],
+            calibrated_on=sum(name in table.images.names for name, _ in named),
             compiled_layers=engine.model.layers or (),
             num_threads=arguments.threads,
         )
         pairs: list[PicturePair] = []
         moved: Drift | None = None
+        yardstick: dict[str, float] | None = None
         if named:
             stages("comparing with the fp32 engine")
             reference = build_engine(arguments.graph, "openvino", "fp32")
-            pairs, moved = _compare(reference, engine, named, arguments.threads)
+            pairs, moved, yardstick = _compare(reference, engine, named, arguments.threads)
     share = int8_mac_share(engine.model.layers or ())
     drift = None if moved is None else asdict(moved)
-    content = page(report, title=engine.model.architecture, pictures=pairs, drift=drift, int8_mac_share=share)
+    title = engine.model.architecture
+    content = page(report, title=title, pictures=pairs, drift=drift, yardstick=yardstick, int8_mac_share=share)
     with atomic_output(output) as temporary:
         temporary.write_text(content, encoding="utf-8")
     if arguments.json is not None:
         with atomic_output(arguments.json) as temporary:
-            temporary.write_text(json.dumps(to_dict(report, share, drift), indent=1) + "\n")
+            temporary.write_text(json.dumps(to_dict(report, share, drift, yardstick), indent=1) + "\n")
     if not arguments.quiet:
-        for line in summary(report, share, moved):
+        for line in summary(report, share, moved, yardstick):
             print(printable(line))
         print(f"{printable(output)}: {megabytes(output.stat().st_size)}")
     return 0
 
 
-def summary(report: Report, share: float, moved: Drift | None) -> list[str]:
+def summary(
+    report: Report, share: float, moved: Drift | None, yardstick: Mapping[str, float] | None = None
+) -> list[str]:
     """For people: the page in a few lines."""
     kind = "measured" if report.measured_on else "estimated"
-    lines = [f"int8       {100 * share:.1f}% of the MACs"]
-    if moved is not None:
+    lines = [f"int8       {percent(share)} of the MACs"]
+    if report.measured_on:
+        seen = f" ({report.calibrated_on} calibrated on, by name, which flatters)" if report.calibrated_on else ""
+        lines.append(f"pictures   {report.measured_on}{seen}")
+    if moved is not None and not moved.matched:
+        lines.append(f"drift      nobody whom both find; {moved.only_reference} lost, {moved.only_other} new")
+    elif moved is not None:
         lines.append(
-            f"drift      label agreement {moved.label_agreement:.4f}, box IoU {moved.box_iou:.4f}, of {moved.matched} "
-            f"people; {moved.only_reference} lost, {moved.only_other} new"
+            f"drift      part agreement {moved.part_agreement:.4f}, box IoU {moved.box_iou:.4f}, mask IoU "
+            f"{moved.mask_iou:.4f}, of the {moved.matched} people whom both find; {moved.only_reference} lost, "
+            f"{moved.only_other} new"
         )
+    if yardstick is not None and math.isfinite(yardstick["ratio"]):
+        ratio, low, high = (yardstick[name] for name in ("ratio", "low", "high"))
+        lines.append(f"yardstick  {ratio:.2f} ({low:.2f} .. {high:.2f}) times as far as one grey level moves FP32")
     lines.append(f"worst      tensors, {kind} SQNR")
     lines += [f"  {one.sqnr_db:6.1f} dB  {one.name}" for one in report.tensors[:_WORST]]
     if report.results:
@@ -162,11 +180,12 @@ def _read(pictures: Sequence[Picture]) -> list[tuple[str, np.ndarray]]:
 
 def _compare(
     reference: EngineFile, other: EngineFile, named: Sequence[tuple[str, np.ndarray]], threads: int | None
-) -> tuple[list[PicturePair], Drift]:
+) -> tuple[list[PicturePair], Drift, dict[str, float]]:
     from ..backends import backend_module
     from ..calibration.report_page import PicturePair
     from ..engine import Engine
     from ..evaluation.drift import DriftMeter
+    from ..evaluation.yardstick import Yardstick
     from ..visualize import draw
 
     def load(file: EngineFile) -> Engine:
@@ -174,9 +193,11 @@ def _compare(
 
     meter, pairs = DriftMeter(), []
     with load(reference) as exact, load(other) as quantised:
+        yardstick = Yardstick(exact.infer)
         for name, rgb in named:
             mine, theirs = exact.infer(rgb), quantised.infer(rgb)
             meter.add(mine, theirs)
+            yardstick.add(rgb, mine)
             before, after = mine.iuv()[..., 0], theirs.iuv()[..., 0]
             differs = before != after
             people = int(((before > 0) | (after > 0)).sum())
@@ -187,7 +208,9 @@ def _compare(
             shown[differs] = (214, 60, 34)
             drawn = [_jpeg(draw(rgb, result, ("parts", "boxes"))) for result in (mine, theirs)]
             pairs.append(PicturePair(name, drawn[0], drawn[1], _jpeg(shown), note))
-    return pairs, meter.drift()
+    ratio = yardstick.ratio(meter)
+    noise = {"part_drift": yardstick.part_drift, "ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+    return pairs, meter.drift(), noise
 
 
 def _jpeg(rgb: np.ndarray) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BackendUnavailable, DensePoseEngineError
+from ..errors import DensePoseEngineError, require
 from .surfaces import SmplSurface
 
 FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix.pkl")
@@ -53,10 +53,7 @@ def convert(folder: Path, output: Path) -> None:
     for name in FILES:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {folder / name}")
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise BackendUnavailable(f"reading .mat files needs SciPy ({error}); pip install scipy") from error
+    loadmat = require("scipy.io", purpose="reading .mat files").loadmat
     try:
         vertices = loadmat(folder / FILES[0])
         merged = loadmat(folder / FILES[1])["index"].reshape(-1)

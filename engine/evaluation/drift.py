@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..result import DensePoseResult
-from .boxes import box_iou
+from .people import compare_patches, match_people
 from .results import best_people
 
 #: People with a lower score on both sides are not looked at.
 SCORE = 0.5
-#: The box IoU from which two people can be the same.
-OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,11 @@ class Drift:
     only_other: int
     box_iou: float
     """Mean IoU of the two boxes."""
+    part_agreement: float
+    """Mean share of the same part, of the pixels of the reference's patch that at least one of the two calls a part."""
     label_agreement: float
-    """Mean share of the reference's patch where the other has the same part (or background)."""
+    """Mean share of the reference's patch where the other has the same part or background. Background is most of a
+    patch and easily agreed on: for how far results moved, take ``part_agreement``."""
     mask_iou: float
     """Mean IoU of where the two have a part."""
     uv_error: float
@@ -60,55 +61,41 @@ class DriftMeter:
 
     def __init__(self, max_people: int = 20) -> None:
         self._max_people = max_people
-        self._matched: list[tuple[float, float, float, float, float]] = []
+        self._matched: list[tuple[float, float, float, float, float, float]] = []
         self._only_reference, self._only_other = 0, 0
+        self._by_picture: list[tuple[int, float]] = []
 
     def add(self, reference: DensePoseResult, other: DensePoseResult) -> None:
         """One more picture."""
         a, b = best_people(reference, self._max_people), best_people(other, self._max_people)
-        iou = box_iou(_boxes_in_float64(a), _boxes_in_float64(b))
-        left_a, left_b = set(range(len(a))), set(range(len(b)))
-        pairs = np.argwhere(iou >= OVERLAP)
-        for i, j in pairs[np.argsort(-iou[tuple(pairs.T)], kind="stable")].tolist():
-            if i in left_a and j in left_b and max(a.scores[i], b.scores[j]) >= SCORE:
-                left_a.remove(i)
-                left_b.remove(j)
-                self._matched.append((float(iou[i, j]), *_patch_drift(a, i, b, j)))
-        self._only_reference += sum(1 for i in left_a if a.scores[i] >= SCORE)
-        self._only_other += sum(1 for j in left_b if b.scores[j] >= SCORE)
+        pairs = match_people(a, b, SCORE)
+        for i, j, iou in pairs:
+            patch = compare_patches(a, i, b, j)
+            agreements = patch.part_agreement, patch.label_agreement, patch.mask_iou
+            self._matched.append((iou, *agreements, patch.uv_error, patch.score_difference))
+        added = self._matched[len(self._matched) - len(pairs) :]
+        self._by_picture.append((len(pairs), sum(1 - part for _, part, *_ in added)))
+        self._only_reference += _missed(a, {i for i, _, _ in pairs})
+        self._only_other += _missed(b, {j for _, j, _ in pairs})
 
     def drift(self) -> Drift:
         """Of the pictures so far; means are 0 where nobody is matched."""
-        means = np.mean(self._matched, axis=0) if self._matched else np.zeros(5)
+        means = np.mean(self._matched, axis=0) if self._matched else np.zeros(6)
         return Drift(len(self._matched), self._only_reference, self._only_other, *map(float, means))
 
+    @property
+    def by_picture(self) -> np.ndarray:
+        """float64 [pictures, 2]: people matched, and the sum over them of 1 - part agreement; for a bootstrap."""
+        return np.array(self._by_picture, np.float64).reshape(-1, 2)
 
-def _boxes_in_float64(found: DensePoseResult) -> np.ndarray:
-    boxes = found.boxes.astype(np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
-    return boxes
+
+def drift_percent(moved: Drift) -> float:
+    """How much of the reference's results is different, 0 .. 100: people whom only one side has, and of the others, the
+    pixels with another part among those that either calls a part. 0 where neither finds anybody."""
+    people = moved.matched + moved.only_reference + moved.only_other
+    return 100 * (1 - moved.matched * moved.part_agreement / people) if people else 0.0
 
 
-def _patch_drift(a: DensePoseResult, i: int, b: DensePoseResult, j: int) -> tuple[float, float, float, float]:
-    """Of two people: label agreement, mask IoU, U and V error, score difference."""
-    mine, theirs = a.person(i), b.person(j)
-    (height, width), (other_height, other_width) = mine.labels.shape, theirs.labels.shape
-    down, right = mine.y - theirs.y, mine.x - theirs.x  # from my patch's corner to the same pixel in theirs
-    top, left = max(0, -down), max(0, -right)
-    bottom, end = min(height, other_height - down), min(width, other_width - right)
-    there = np.s_[top + down : max(bottom, top) + down, left + right : max(end, left) + right]
-    labels = np.zeros_like(mine.labels)  # beyond the other's patch is background
-    labels[top : max(bottom, top), left : max(end, left)] = theirs.labels[there]
-    uv = np.zeros_like(mine.uv)
-    uv[:, top : max(bottom, top), left : max(end, left)] = theirs.uv[(slice(None), *there)]
-    same = mine.labels == labels
-    on, other_on = mine.labels > 0, labels > 0
-    both = int((on & other_on).sum())
-    union = int(on.sum()) + int((theirs.labels > 0).sum()) - both
-    moved = np.abs(mine.uv - uv)[:, on & same]
-    return (
-        float(same.mean()),
-        both / max(union, 1),
-        float(moved.mean(dtype=np.float64)) if moved.size else 0.0,
-        abs(mine.score - theirs.score),
-    )
+def _missed(found: DensePoseResult, matched: set[int]) -> int:
+    """How many people of ``SCORE`` or more are not matched."""
+    return sum(1 for k, score in enumerate(found.scores) if score >= SCORE and k not in matched)

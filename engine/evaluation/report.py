@@ -15,10 +15,12 @@ score is null where nobody was to be found.
                    {"name", "found", "box", "gps", "gpsm"}; found is a number of people, the last three are
                    {"AP", "AP50", "AP75", "AR"}
     comparison     null, or of two engines
-                   {"drift": {"matched", "only_reference", "only_other", "box_iou", "label_agreement", "mask_iou",
-                              "uv_error", "score_difference"},
+                   {"drift": {"matched", "only_reference", "only_other", "box_iou", "part_agreement", "label_agreement",
+                              "mask_iou", "uv_error", "score_difference"},
                     "differences": {"box", "gps", "gpsm"} of {"AP", "AP50", "AP75", "AR"} of {"value", "low", "high"},
-                    "interval": 95, "resamples", "seed"}; differences are second - first engine
+                    "interval": 95, "resamples", "seed"}; differences are second - first engine; of the drift,
+                   part_agreement counts pixels that at least one of the two calls a part, label_agreement background
+                   too, which is most of a patch and flatters
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _NAMES = {"box": "box", "gps": "GPS", "gpsm": "GPSm"}
 _DIGITS = 4  # of scores in JSON; two are noise already
 _DRIFT = {
     "box_iou": "box IoU",
-    "label_agreement": "label agreement",
+    "part_agreement": "part agreement",
     "mask_iou": "mask IoU",
     "uv_error": "U, V error",
     "score_difference": "score difference",
@@ -123,7 +125,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield f"intervals: paired bootstrap over pictures, {comparison.resamples:,} resamples, seed {comparison.seed}"
     yield ""
     moved = comparison.drift
-    yield "drift of people with a score of 0.5 or more"
+    yield "drift of people with a score of 0.5 or more; where there is a mean, it is over those whom both find"
     yield f"  {'matched':18}{moved.matched:>9,}"
     yield f"  {'only reference':18}{moved.only_reference:>9,}"
     yield f"  {'only other':18}{moved.only_other:>9,}"

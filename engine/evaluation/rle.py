@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BackendUnavailable
+from ..errors import require
 
 _MAX_CHARACTERS = 6  # of one count: 30 bits, more pixels than any picture has
 
@@ -103,11 +103,4 @@ class Polygons:
 
 def coco_tools(module: str) -> Any:
     """``pycocotools.MODULE``. Raises ``BackendUnavailable`` where it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(f"pycocotools.{module}")
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"evaluating needs pycocotools ({error}); pip install 'densepose-engine[evaluate]'"
-        ) from error
+    return require(f"pycocotools.{module}", "evaluate", "evaluating")

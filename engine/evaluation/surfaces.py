@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BackendUnavailable, DensePoseEngineError
+from ..errors import DensePoseEngineError, require
 from ..npz import NpzReader
 from ..result import PARTS
 
@@ -169,10 +169,7 @@ def _read_npz(path: Path) -> Mapping[str, np.ndarray]:
 def _read_mat(path: Path) -> Mapping[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise BackendUnavailable(f"reading {path} needs SciPy ({error}); pip install scipy") from error
+    loadmat = require("scipy.io", purpose=f"reading {path}").loadmat
     try:
         # MATLAB knows no lists, only matrices with one row.
         arrays = {name: array.squeeze() for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}

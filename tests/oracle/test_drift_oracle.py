@@ -40,7 +40,7 @@ def test_drift_from_detectron2(shared: Path, predictions: Path) -> None:
     drift = score(shared, "--drift", shared / "oracle/demo/predictions", predictions)
     print(drift)
     assert drift["matched"] > 800
-    assert drift["label_agreement"] >= 0.999
+    assert drift["part_agreement"] >= 0.999
     assert drift["box_iou"] >= 0.999
     assert drift["uv_error"] <= 0.001
     assert drift["only_reference"] + drift["only_other"] <= 2
