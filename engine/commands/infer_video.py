@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..output_files import OutputError, atomic_output, check_outputs
+from ..outputs.kinds import OUTPUT_KINDS, Look
 from ..progress import ProgressBar
 from ..terminal import printable
 from ..video import VideoReader, VideoWriter, is_video
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from ..result import DensePoseResult
 
-#: What can be drawn on a video, and the layers that it is made of; "iuv" is the IUV image itself.
-OVERLAYS = {"parts": ("parts", "boxes"), "u": ("u",), "v": ("v",), "contours": ("contours",), "iuv": ()}
+#: What can be drawn on a video; "iuv" is the IUV image itself.
+OVERLAYS = tuple(kind for kind, made in OUTPUT_KINDS.items() if made.render is not None)
 
 
 def target(arguments: Namespace, folder: Path) -> tuple[Path | None, str]:
@@ -64,7 +65,7 @@ def run(arguments: Namespace, folder: Path, load: Callable[[], Engine], settings
         begin, count, people = time.perf_counter(), 0, 0
         for at, frame, result in infer_video(engine, reader, settings):
             if writer is not None:
-                writer.write(_drawn(frame, result, kind), at)
+                writer.write(_drawn(frame, result, kind, arguments.look), at)
             if arguments.json:
                 bar.clear()
                 seconds = float(at * reader.time_base)
@@ -95,9 +96,7 @@ def infer_video(
         yield times.popleft(), cast("np.ndarray", frame), result
 
 
-def _drawn(frame: np.ndarray, result: DensePoseResult, kind: str) -> np.ndarray:
-    if kind == "iuv":
-        return result.iuv()
-    from ..visualize import draw
-
-    return draw(frame, result, OVERLAYS[kind])
+def _drawn(frame: np.ndarray, result: DensePoseResult, kind: str, look: Look) -> np.ndarray:
+    render = OUTPUT_KINDS[kind].render
+    assert render is not None
+    return render(frame, result, look)
