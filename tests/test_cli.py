@@ -150,7 +150,9 @@ def test_inspect(demo_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {**read_manifest(demo_engine), "int8_mac_share": 0.0}
 
 
-def test_damaged_and_missing_inputs(demo_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_and_missing_inputs(
+    demo_engine: Path, demo_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     damaged, out = tmp_path / "damaged.engine", tmp_path / "out"
     damaged.write_bytes(demo_engine.read_bytes()[:-1000])
     weights = tmp_path / "weights.pth"
@@ -166,7 +168,7 @@ def test_damaged_and_missing_inputs(demo_engine: Path, tmp_path: Path, capsys: p
         (("inspect", tmp_path), cli.BAD_INPUT, "folder"),
         (("build", PICTURE, "-o", out), cli.BAD_INPUT, "person.jpg is a picture, not an ONNX graph"),
         (("build", tmp_path / "gone.onnx"), cli.BAD_INPUT, "gone.onnx"),
-        (("build", demo_engine, "--backend", "abacus", "-o", out), cli.BAD_RUNTIME, "abacus"),
+        (("build", demo_onnx, "--backend", "abacus", "-o", out), cli.BAD_RUNTIME, "abacus"),
         ((*export, yaml, "--weights", weights), cli.BAD_INPUT, "weights.pth"),
         ((*export, tmp_path / "gone.yaml", "--weights", weights), cli.BAD_INPUT, "gone.yaml"),
         ((*export, yaml, "--weights", weights, "--opts", "MODEL.MASK_ON", "True"), cli.BAD_INPUT, "MODEL.MASK_ON"),

@@ -291,16 +291,19 @@ def _contrast(kind: FileKind | None, text: str, wanted: tuple[FileKind, ...]) ->
     return f"{text} is {kind.name}{contrast}; {kind.way_out}"
 
 
-def expect(path: str | os.PathLike[str], *wanted: FileKind) -> None:
-    """Refuse a file of another kind than ``wanted`` before anything is done with it; the first of them names the error.
+def refuse_other(
+    path: str | os.PathLike[str], *wanted: FileKind, error: type[DensePoseEngineError] | None = None
+) -> None:
+    """Raise ``error``, by default ``wanted[0].error``, with the sentence of ``mismatch``, where there is one.
 
-    What is not known, or empty, is let through: the reader says what is wrong with it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DensePoseEngineError: ``wanted[0].error``, with the sentence of ``mismatch``.
+    What is not there, empty or unknown is let through: the reader says what is wrong with it.
     """
     if (sentence := mismatch(path, *wanted, EMPTY)) is not None:
-        raise wanted[0].error(sentence)
+        raise (error or wanted[0].error)(sentence)
+
+
+def expect(path: str | os.PathLike[str], *wanted: FileKind) -> None:
+    """``refuse_other`` for a verb, before it does anything: also ``FileNotFoundError`` where there is no such file."""
+    refuse_other(path, *wanted)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no {wanted[0].name.rpartition(' ')[2]} {os.fspath(path)}")
