@@ -11,6 +11,7 @@ from pathlib import Path
 
 _NAMED = 5  # how many files a message names before it counts the rest
 _NAME_LIMIT, _PATH_LIMIT = 255, 4096  # bytes, where the file system does not say
+_SHOWN = 60  # characters of a name that is too long
 _TOKEN = 8  # bytes of a temporary name, two digits each
 
 #: What a system call says when the place itself takes nothing more, whatever the file.
@@ -174,14 +175,20 @@ def _check_length(path: Path, existing: Path, name_limit: int, path_limit: int) 
     for name in (*path.relative_to(existing).parts[:-1], longest):
         if (length := len(os.fsencode(name))) > name_limit:
             raise OutputError(
-                f"cannot write {path}: the name {name[:40]}... has {length} bytes, and {existing} takes {name_limit}; "
+                f"cannot write {_short(path)}: the name {_short(name)} has {length} bytes, and {existing} takes "
+                f"{name_limit}; "
                 "-o names another place, and files are called after their inputs",
                 errno.ENAMETOOLONG,
             )
     # The null character at the end counts.
     if (length := len(os.fsencode(path.with_name(longest))) + 1) > path_limit:
         raise OutputError(
-            f"cannot write {path}: its path has {length} bytes, and the system takes {path_limit}; -o names a place "
-            "that is not as deep",
+            f"cannot write {_short(path)}: its path has {length} bytes, and the system takes {path_limit}; -o names a "
+            "place that is not as deep",
             errno.ENAMETOOLONG,
         )
+
+
+def _short(name: str | Path) -> str:
+    text = str(name)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

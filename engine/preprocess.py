@@ -172,8 +172,10 @@ def _read(file: str | os.PathLike[str] | io.BytesIO, name: str) -> np.ndarray:
     except UnidentifiedImageError as error:
         if register_heif():
             return _read(file, name)
-        in_memory = isinstance(file, io.BytesIO)
-        known = content_mismatch(file.getvalue(), name, PICTURE) if in_memory else mismatch(file, PICTURE)
+        if isinstance(file, io.BytesIO):
+            known = content_mismatch(file.getvalue(), name, PICTURE)
+        else:
+            known = mismatch(file, PICTURE)
         raise ImageError(known or f"{name} is not a picture of a known format") from error
     except Exception as error:
         raise _unreadable(name, error) from error

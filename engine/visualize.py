@@ -113,7 +113,7 @@ def _check_threshold(score_threshold: float) -> None:
 
 
 def _draw_parts(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
-    colours = np.concatenate([np.zeros((1, 3)), PART_COLOURS]).astype(np.float32)
+    colours = PART_COLOURS[np.clip(np.arange(256), 1, PARTS) - 1].astype(np.float32)
     _draw_field(canvas, result, colours, lambda person, here: person.labels[here], alpha)
 
 

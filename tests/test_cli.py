@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 from PIL import Image
 
 from densepose_engine import DensePoseResult, Engine, InferenceError, cli
@@ -41,58 +41,6 @@ def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
 
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-
-
-class FakeEngine:
-    """Finds people of the same ``scores`` in every picture, whose boxes are the picture."""
-
-    def __init__(self) -> None:
-        self.settings: list[dict[str, Any]] = []
-        self.loaded: list[tuple[Path, dict[str, Any]]] = []
-        self.before: Callable[[np.ndarray], object] = lambda image: None
-        self.scores = (0.75,)
-        self.model = {
-            "defaults": {"score_threshold": 0.05, "nms_threshold": 0.5, "max_people": 20, "max_proposals": 1000},
-            "capacity": {"max_people": 100, "max_proposals": 1000},
-        }
-
-    def infer(self, image: np.ndarray, **settings: Any) -> DensePoseResult:
-        self.settings.append(settings)
-        self.before(image)
-        height, width = image.shape[:2]
-        people = len(self.scores)
-        return DensePoseResult(
-            boxes=np.array([[0, 0, width, height]] * people, np.float32),
-            scores=np.array(self.scores, np.float32),
-            labels=(np.full((height, width), 7, np.uint8),) * people,
-            uv=(np.full((2, height, width), 0.5, np.float32),) * people,
-            image_size=(height, width),
-        )
-
-    def __enter__(self) -> FakeEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
-    """Stands in for every engine; the working folder becomes an empty one with ``fake.engine`` and pictures."""
-    engine = FakeEngine()
-
-    def load(path: Path, **options: Any) -> FakeEngine:
-        engine.loaded.append((path, options))
-        return engine
-
-    monkeypatch.setattr(Engine, "load", load)
-    monkeypatch.chdir(tmp_path)
-    Path("fake.engine").touch()
-    for number, name in enumerate(("a.jpg", "b.png", "sub/a.jpg")):
-        path = Path("pictures", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (24 + number, 16), (200, 100, 50)).save(path)
-    return engine
 
 
 # ---- the real thing, from outside the repository ---------------------------------------------------------------------

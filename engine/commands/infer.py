@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -219,7 +220,8 @@ def _plan(arguments: Namespace) -> _Plan:
 def _names_a_file(output: Path) -> bool:
     """Whether ``-o`` is meant as a file: "result.png" is, "results.2" is not."""
     suffix = output.suffix.lower()
-    return not output.is_dir() and (kind_of_suffix(suffix) is not None or suffix in _FILE_SUFFIXES)
+    known = kind_of_suffix(suffix) is not None or suffix in _FILE_SUFFIXES
+    return known and not os.path.isdir(output)  # noqa: PTH112 (Path.is_dir raises where a name is too long)
 
 
 def _single_job(
@@ -227,7 +229,7 @@ def _single_job(
 ) -> tuple[Picture, dict[str, Path]]:
     """The one picture and the one file that it becomes. Raises ValueError where that is not what was asked for."""
     way_out = f"-o {output.with_suffix('')} names a folder"
-    suffixes = {kind: Path(OUTPUT_KINDS[kind].suffix).suffix for kind in OUTPUT_KINDS}
+    suffixes = {kind: f".{made.suffix.rpartition('.')[2]}" for kind, made in OUTPUT_KINDS.items()}
     if kinds is None:  # as of a video: the first kind that is such a file
         kinds = [kind for kind, suffix in suffixes.items() if suffix == output.suffix.lower()][:1]
     if not kinds or any(suffixes[kind] != output.suffix.lower() for kind in kinds):

@@ -27,7 +27,7 @@ _VIRIDIS = (
 BAND = 1 << 18
 
 
-def mixture(below: np.ndarray, colour: np.ndarray, opacity: np.ndarray | float) -> np.ndarray:
+def mixture(below: np.ndarray, colour: np.ndarray | np.float32, opacity: np.ndarray | float) -> np.ndarray:
     """uint8 of the shape of ``below``: ``colour`` over it. ``colour`` is float32, 0 .. 255; ``opacity`` 0 .. 1."""
     base = below.astype(np.float32)
     return (base + (colour - base) * np.asarray(opacity, np.float32) + np.float32(0.5)).astype(np.uint8)
