@@ -95,9 +95,7 @@ def main() -> None:
             f"  {ap['box']:6.1f}  {ap['gps']:6.1f}  {ap['gpsm']:7.1f}"
         )
     print(f"\n* median, {PICTURE.name}, {people} people with a score above {SCORE_THRESHOLD:g}, who are drawn")
-    print(
-        f"All with {PROPOSALS} proposals (--max-proposals): the configuration's 1000 find no more here, in twice the time"
-    )
+    print(f"All with --max-proposals {PROPOSALS}; the configuration's 1000 take about twice as long and gain no AP")
     print(f"AP is of 40 pictures: enough to see that all works, not to rank. Look at {OUT / 'demo.png'}")
 
 

@@ -160,6 +160,7 @@ def test_a_file_that_is_called_like_an_address_is_a_file(tmp_path: Path, monkeyp
         (("infer", "e.engine", "rtsp://host/s"), "rtsp://host/s is the address of a stream, not a picture"),
         (("infer", "e.engine", "rtsp://host/s.mp4"), "rtsp://host/s.mp4 is the address of a stream, not a video"),
         (("infer", "e.engine", "camera:0"), "camera:0 is a camera"),
+        (("infer", "e.engine", "h.heic"), "h.heic is a HEIC picture; Pillow reads it with a plugin alone: pip install"),
         (("infer", "e.engine", "e.engine"), "e.engine is an engine, not a picture"),
         (("infer", "https://host/e.engine", "p.jpg"), "https://host/e.engine is an address"),
         (("build", "e.engine", "-o", "x.engine"), "e.engine is an engine, not an ONNX graph"),
@@ -194,6 +195,8 @@ def test_verbs_name_what_they_were_given(
         Path(name).write_bytes(CONTENTS[kind])
     Path("lfs.engine").write_bytes(CONTENTS["LFS_POINTER"])
     Path("p.jpg").write_bytes(picture("JPEG"))
+    Path("h.heic").write_bytes(HEIC)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     before = sorted(tmp_path.iterdir())
     assert main(*("g.onnx" if word == "GRAPH" else word for word in arguments)) == cli.BAD_INPUT
     output = capsys.readouterr()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError
+from ..files.heif import can_read_heif
 from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, kind_of_suffix, mismatch, recognize
 from ..output_files import OutputError, check_outputs
 from ..outputs.kinds import IUV_ORDERS, OUTPUT_KINDS, Look, outputs_of
@@ -248,7 +249,8 @@ def _single_job(
 
 def _refuse_other_files(paths: Sequence[Path]) -> None:
     """Where no argument can be a picture, say so at once; one among others is an error of its own, later."""
-    sentences = [mismatch(path, PICTURE, HEIC, FOLDER, EMPTY) for path in paths]
+    readable = (PICTURE, HEIC) if can_read_heif() else (PICTURE,)
+    sentences = [mismatch(path, *readable, FOLDER, EMPTY) for path in paths]
     if all(sentences):
         kinds = [recognize(path) for path in paths]
         hint = "; infer takes the engine first, then pictures" if ENGINE in kinds else ""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 
 _registered = False
 
 
 def can_read_heif() -> bool:
     """Whether pillow-heif is installed; it is not imported."""
+    if "pillow_heif" in sys.modules:
+        return sys.modules["pillow_heif"] is not None
     return importlib.util.find_spec("pillow_heif") is not None
 
 
