@@ -208,6 +208,8 @@ def test_of_a_video_another_file_is_refused(fake: FakeEngine, capsys: pytest.Cap
     Path("v.mp4").write_bytes(bytes(100))
     assert main("infer", "fake.engine", "v.mp4", "-o", "out.gif") == cli.USAGE
     assert "out.gif" in capsys.readouterr().err and not Path("out.gif").exists()
+    assert main("infer", "fake.engine", "v.mp4", "--skip-existing") == cli.USAGE
+    assert "--skip-existing is for pictures" in capsys.readouterr().err
 
 
 def test_iuv_in_the_order_that_cv2_reads(fake: FakeEngine) -> None:

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.recognize import CHECKPOINT, CONFIG, ENGINE, GRAPH, PICKLE, TABLE, expect
 from ..output_files import check_outputs, write_all
-from ..pictures import search_pictures
 from ..progress import Stages
-from ..terminal import printable, say
-from .arguments import count, positive
+from .arguments import count, pictures_of, positive
 
 if TYPE_CHECKING:
     from ..benchmark import Contender
@@ -163,10 +161,8 @@ def run(arguments: Namespace) -> int:
     from ..benchmarking.timing import Effort
     from ..preprocess import to_rgb_array
 
-    search = search_pictures(arguments.loadInputs or [])
-    if not arguments.quiet and (remark := search.remark()) is not None:
-        say(printable(remark))
-    pictures = [to_rgb_array(picture.path) for picture in search.pictures]
+    found = pictures_of(arguments.loadInputs or [], arguments.quiet)
+    pictures = [to_rgb_array(picture.path) for picture in found]
     people = 2 if arguments.people is None and not pictures else arguments.people
     options = BenchOptions(
         effort=Effort(arguments.warmUp / 1e3, arguments.duration, arguments.iterations),

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..files.recognize import GRAPH, expect
 from ..output_files import check_outputs, output_errors
-from ..pictures import search_pictures
 from ..progress import ProgressBar, Stages
 from ..terminal import megabytes, printable, say
-from .arguments import count, positive
+from .arguments import count, pictures_of, positive
 
 if TYPE_CHECKING:
     from ..calibration.table import CalibrationTable
@@ -67,9 +66,7 @@ def run(arguments: Namespace) -> int:
     if output.absolute() == arguments.graph.absolute():
         raise ValueError(f"{output} is the graph itself; -o names another file")
     expect(arguments.graph, GRAPH)
-    search = search_pictures(arguments.pictures)
-    if not arguments.quiet and (remark := search.remark()) is not None:
-        say(printable(remark))
+    pictures = pictures_of(arguments.pictures, arguments.quiet)
     partial = output.with_name(f"{output.name}.partial")
     check_outputs([output], arguments.force)
     check_outputs([partial], force=True)
@@ -84,7 +81,7 @@ def run(arguments: Namespace) -> int:
     with _Progress(arguments.graph, enabled=not arguments.quiet) as progress:
         table = collect(
             arguments.graph,
-            search.pictures,
+            pictures,
             count=arguments.count,
             seed=arguments.seed,
             min_people=arguments.min_people,

@@ -15,11 +15,11 @@ from ..files.heif import can_read_heif
 from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, kind_of_suffix, mismatch, recognize
 from ..output_files import OutputError, check_outputs
 from ..outputs.kinds import IUV_ORDERS, OUTPUT_KINDS, Look, outputs_of
-from ..pictures import Picture, Search, frames_remark, search_pictures
+from ..pictures import Picture, frames_remark
 from ..progress import ProgressBar, Stages
 from ..terminal import printable, say
 from ..video import is_video
-from .arguments import count, fraction, positive
+from .arguments import count, fraction, pictures_of, positive
 from .infer_pictures import Outcome, Tally, Thresholds, infer_pictures
 
 if TYPE_CHECKING:
@@ -53,6 +53,34 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="picture, or folder that is searched for pictures (hidden and linked folders inside are left out); or one "
         "video (needs densepose-engine[video])",
     )
+    _add_output_arguments(parser)
+    settings = parser.add_argument_group("people", "Defaults are the model's own.")
+    settings.add_argument(
+        "--score-threshold",
+        type=fraction,
+        metavar="0..1",
+        help="people with a higher score, in all outputs (default: the model's own in JSON and npz; in what is drawn, "
+        "overlays and the IUV picture, 0.5)",
+    )
+    settings.add_argument(
+        "--nms-threshold", type=fraction, metavar="0..1", help="of two boxes with a higher IoU, keep the better one"
+    )
+    settings.add_argument("--max-people", type=count, metavar="N", help="at most so many per picture, best first")
+    settings.add_argument(
+        "--max-proposals", type=count, metavar="N", help="regions that are looked at; fewer is faster and finds less"
+    )
+
+    runtime = parser.add_argument_group("runtime")
+    runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
+    runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
+    cache = runtime.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--cache-dir", type=Path, metavar="FOLDER", help="of compiled graphs (default: the user's cache folder)"
+    )
+    cache.add_argument("--no-cache", action="store_true", help="compile again at every start")
+
+
+def _add_output_arguments(parser: ArgumentParser) -> None:
     output = parser.add_argument_group(
         "output",
         "Of every picture NAME.parts.png, NAME.u.png, NAME.v.png and NAME.contours.png (overlays),\n"
@@ -90,31 +118,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     output.add_argument(
         "--json", action="store_true", help="one line of JSON per picture or frame on stdout, and nothing else there"
     )
-
-    settings = parser.add_argument_group("people", "Defaults are the model's own.")
-    settings.add_argument(
-        "--score-threshold",
-        type=fraction,
-        metavar="0..1",
-        help="people with a higher score, in all outputs (default: the model's own in JSON and npz; in what is drawn, "
-        "overlays and the IUV picture, 0.5)",
-    )
-    settings.add_argument(
-        "--nms-threshold", type=fraction, metavar="0..1", help="of two boxes with a higher IoU, keep the better one"
-    )
-    settings.add_argument("--max-people", type=count, metavar="N", help="at most so many per picture, best first")
-    settings.add_argument(
-        "--max-proposals", type=count, metavar="N", help="regions that are looked at; fewer is faster and finds less"
-    )
-
-    runtime = parser.add_argument_group("runtime")
-    runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
-    runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
-    cache = runtime.add_mutually_exclusive_group()
-    cache.add_argument(
-        "--cache-dir", type=Path, metavar="FOLDER", help="of compiled graphs (default: the user's cache folder)"
-    )
-    cache.add_argument("--no-cache", action="store_true", help="compile again at every start")
 
 
 def run(arguments: Namespace) -> int:
@@ -195,22 +198,21 @@ def _plan(arguments: Namespace) -> _Plan:
     output: Path | None = arguments.output
     saving = not arguments.json or output is not None or arguments.save is not None
     if output is not None and _names_a_file(output):
-        search = search_pictures(arguments.pictures)
-        jobs = [_single_job(search.pictures, output, arguments.save)]
+        pictures = pictures_of(arguments.pictures, arguments.quiet)
+        jobs = [_single_job(pictures, output, arguments.save)]
         place: Path | None = output.parent
     else:
         place = (output or DEFAULT_OUTPUT) if saving else None
-        search = search_pictures(arguments.pictures, place)
+        pictures = pictures_of(arguments.pictures, arguments.quiet, place)
         kinds = arguments.save or tuple(OUTPUT_KINDS)
-        jobs = [(one, outputs_of(one, place, kinds) if place is not None else {}) for one in search.pictures]
-    _remark(search, arguments)
+        jobs = [(one, outputs_of(one, place, kinds) if place is not None else {}) for one in pictures]
     found = len(jobs)
     if arguments.skip_existing:
         # Files are whole or not there, and a picture's are complete or made again.
         jobs = [
             (one, targets) for one, targets in jobs if not targets or not all(p.is_file() for p in targets.values())
         ]
-    inputs = {picture.path.absolute() for picture in search.pictures}
+    inputs = {picture.path.absolute() for picture in pictures}
     targets = [path for _, outputs in jobs for path in outputs.values()]
     if clash := next((path for path in targets if path.absolute() in inputs), None):
         raise OutputError(f"{clash} is one of the pictures, it would be overwritten; -o names another folder")
@@ -257,13 +259,6 @@ def _refuse_other_files(paths: Sequence[Path]) -> None:
         raise ImageError(f"{sentences[0]}{hint}")
 
 
-def _remark(search: Search, arguments: Namespace) -> None:
-    if arguments.quiet:
-        return
-    if (line := search.remark()) is not None:
-        say(printable(line))
-
-
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +272,8 @@ def _run_video(arguments: Namespace, settings: dict[str, float | int | None]) ->
             f"-o {output} is no name of a video; -o {output.with_suffix('.mp4')} is one, and "
             f"-o {output.with_suffix('')} names a folder"
         )
+    if arguments.skip_existing:
+        raise ValueError("--skip-existing is for pictures; a video is worked on from its beginning, with --force anew")
     for path in arguments.pictures:
         if (sentence := mismatch(path, VIDEO, PICTURE)) is not None:
             raise ImageError(sentence)

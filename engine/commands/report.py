@@ -15,10 +15,10 @@ import numpy as np
 
 from ..files.recognize import GRAPH, TABLE, expect
 from ..output_files import check_outputs, write_all
-from ..pictures import Picture, search_pictures
+from ..pictures import Picture
 from ..progress import Stages
 from ..terminal import megabytes, printable, say
-from .arguments import positive
+from .arguments import pictures_of, positive
 from .build import add_int8_arguments, int8_options
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def run(arguments: Namespace) -> int:
     expect(arguments.graph, GRAPH)
     expect(arguments.calib, TABLE)
     check_outputs(outputs, arguments.force)
-    search = search_pictures(arguments.pictures)
-    pictures = search.pictures
-    if not arguments.quiet and (remark := search.remark()) is not None:
-        say(printable(remark))
+    pictures = pictures_of(arguments.pictures, arguments.quiet)
 
     from ..build import build_engine
     from ..calibration.quantize import TARGETS
