@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CalibrationError, ImageError, InferenceError
+from ..files.recognize import GRAPH, refuse_other
 from ..model.graph_file import read_graph_bytes
 from ..npz import NpzReader, write_npz
+from ..output_files import output_errors
 from ..pictures import Picture
 from ..preprocess import to_rgb_array
 from .histogram import BINS, Histogram, TensorStatistics
@@ -72,6 +74,7 @@ def collect(
     """
     if min_people < 1:
         raise ValueError(f"min_people must be at least 1, not {min_people}")
+    refuse_other(graph, GRAPH, error=CalibrationError)
     model = read_graph_bytes(graph, CalibrationError)
     chosen = choose(pictures, count, seed)
     if not chosen:
@@ -90,7 +93,8 @@ def collect(
         last = index + 1 == len(chosen)
         due = unsaved == _SAVE_EVERY or time.monotonic() - saved_at >= _SAVE_AFTER
         if resume_path is not None and (due or last):
-            run.save(resume_path, fingerprint)
+            with output_errors(resume_path):
+                run.save(resume_path, fingerprint)
             unsaved, saved_at = 0, time.monotonic()
         progress(index + 1, len(chosen))
     _check_enough(run, len(chosen), len(pictures), min_people)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import ImageError
+from .files.heif import register_heif
 from .files.reading import NotRegularError, open_regular
+from .files.recognize import PICTURE, content_mismatch, mismatch
 from .model.frame import letterbox_size, padded_size, shortest_edge_size
 
 __all__ = ["letterbox_size", "padded_size", "shortest_edge_size", "to_rgb_array"]
@@ -140,7 +142,13 @@ def _read(file: str | os.PathLike[str] | io.BytesIO, name: str) -> np.ndarray:
     except NotRegularError as error:
         raise ImageError(f"{error}; a picture is a file") from None
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a picture of a known format") from error
+        if register_heif():
+            return _read(file, name)
+        if isinstance(file, io.BytesIO):
+            known = content_mismatch(file.getvalue(), name, PICTURE)
+        else:
+            known = mismatch(file, PICTURE)
+        raise ImageError(known or f"{name} is not a picture of a known format") from error
     except Exception as error:
         raise _unreadable(name, error) from error
     return np.ascontiguousarray(rgb)

@@ -1,12 +1,28 @@
-"""Types of command-line arguments: each turns text into a value or says what it should have been."""
+"""Types of command-line arguments: each turns text into a value or says what it should have been.
+
+And the pictures that arguments mean, for every verb that takes some.
+"""
 
 from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..pictures import Picture, search_pictures
+from ..terminal import printable, say
 
 # Far above every network's input; a slip of the finger must not ask for terabytes.
 _MAX_SIDE = 1 << 14
+
+
+def pictures_of(paths: Sequence[Path], quiet: bool, output_folder: Path | None = None) -> list[Picture]:
+    """``find_pictures``, with a remark about what was left out of folders unless ``quiet``."""
+    search = search_pictures(paths, output_folder)
+    if not quiet and (remark := search.remark()) is not None:
+        say(printable(remark))
+    return search.pictures
 
 
 def input_size(text: str) -> tuple[int, int]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..output_files import check_outputs
-from ..pictures import find_pictures
+from ..files.recognize import GRAPH, expect
+from ..output_files import check_outputs, output_errors
 from ..progress import ProgressBar, Stages
 from ..terminal import megabytes, printable, say
-from .arguments import count, positive
+from .arguments import count, pictures_of, positive
 
 if TYPE_CHECKING:
     from ..calibration.table import CalibrationTable
@@ -65,18 +65,19 @@ def run(arguments: Namespace) -> int:
     output: Path = arguments.output or arguments.graph.with_suffix(".calib.json")
     if output.absolute() == arguments.graph.absolute():
         raise ValueError(f"{output} is the graph itself; -o names another file")
-    if not arguments.graph.exists():
-        raise FileNotFoundError(f"there is no graph {arguments.graph}")
-    pictures = find_pictures(arguments.pictures)
+    expect(arguments.graph, GRAPH)
+    pictures = pictures_of(arguments.pictures, arguments.quiet)
     partial = output.with_name(f"{output.name}.partial")
     check_outputs([output], arguments.force)
     check_outputs([partial], force=True)
     if arguments.no_resume:
-        partial.unlink(missing_ok=True)
+        with output_errors(partial):
+            partial.unlink(missing_ok=True)
 
     from ..calibration.collect import collect
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with output_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     with _Progress(arguments.graph, enabled=not arguments.quiet) as progress:
         table = collect(
             arguments.graph,
@@ -90,7 +91,8 @@ def run(arguments: Namespace) -> int:
             notify=progress.notify,
         )
     table.save(output)
-    partial.unlink(missing_ok=True)
+    with output_errors(partial):
+        partial.unlink(missing_ok=True)
     if not arguments.quiet:
         for line in summary(table):
             print(printable(line))

@@ -1,1 +1,1 @@
-"""Files that come from anywhere: read with limits and types, written whole or not at all."""
+"""Files that come from anywhere: which kind one is, reading with limits and types, writing whole or not at all."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +22,8 @@ from typing import Any
 from ..errors import EngineFileError
 from ..files.fields import FieldError, Fields
 from ..files.reading import NotRegularError, check_zip_directory, open_regular, parse_json
+from ..files.recognize import ENGINE, ZIP, mismatch
+from ..output_files import replacement
 from .description import ModelDescription
 
 FORMAT = "densepose-engine"
@@ -124,19 +125,10 @@ def write_engine_file(path: str | os.PathLike[str], engine: EngineFile) -> None:
     """Write ``engine`` to ``path``; a reader never sees half a file, and a failure leaves what was there before."""
     path = Path(path)
     manifest = json.dumps(engine.manifest.to_json(), indent=1).encode()
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            _add(archive, MANIFEST, manifest)
-            for name, data in engine.payload.items():
-                _add(archive, name, data)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacement(path) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
+        _add(archive, MANIFEST, manifest)
+        for name, data in engine.payload.items():
+            _add(archive, name, data)
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -174,6 +166,8 @@ class _Archive:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
+        if (sentence := mismatch(path, ENGINE, ZIP)) is not None:
+            raise EngineFileError(sentence)
         try:
             self._stream = open_regular(path)
         except IsADirectoryError:

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import BuildError, DensePoseEngineError, require
+from ..errors import DensePoseEngineError, GraphFileError, require
 from ..files.fields import FieldError
 from ..files.reading import NotRegularError, TooLargeError, parse_json, read_regular
+from ..files.recognize import GRAPH, refuse_other
 from .custom_ops import CUSTOM_OPS, DETECTIONS, IMAGE, SETTINGS
 from .description import GRAPH_VERSION, ModelDescription
 
@@ -34,7 +35,7 @@ class GraphFile(NamedTuple):
     description: ModelDescription
 
 
-def read_graph(path: Path, error: type[DensePoseEngineError] = BuildError, purpose: str = "building") -> GraphFile:
+def read_graph(path: Path, error: type[DensePoseEngineError] = GraphFileError, purpose: str = "building") -> GraphFile:
     """Read a graph.
 
     Args:
@@ -50,8 +51,9 @@ def read_graph(path: Path, error: type[DensePoseEngineError] = BuildError, purpo
     return parse_graph(read_graph_bytes(path, error), str(path), error, purpose)
 
 
-def read_graph_bytes(path: Path, error: type[DensePoseEngineError] = BuildError) -> bytes:
+def read_graph_bytes(path: Path, error: type[DensePoseEngineError] = GraphFileError) -> bytes:
     """A graph's file as it is; errors as ``read_graph``."""
+    refuse_other(path, GRAPH, error=error)
     try:
         return read_regular(path, _MOST_BYTES)
     except IsADirectoryError:
@@ -63,7 +65,7 @@ def read_graph_bytes(path: Path, error: type[DensePoseEngineError] = BuildError)
 
 
 def parse_graph(
-    data: bytes, name: str, error: type[DensePoseEngineError] = BuildError, purpose: str = "building"
+    data: bytes, name: str, error: type[DensePoseEngineError] = GraphFileError, purpose: str = "building"
 ) -> GraphFile:
     """The same of a file's bytes; ``name`` is what messages call it."""
     _require(purpose)
