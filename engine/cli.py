@@ -34,7 +34,7 @@ BUG, HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 70, 129, 130, 141, 143
 
 EXIT_CODES = {
     OK: "all right",
-    SOME_FAILED: "some pictures failed or could not be written; the results of the others are; doctor: no inference here",
+    SOME_FAILED: "some pictures failed or could not be written, the others are done; doctor: inference does not work",
     USAGE: "wrong usage: an argument is missing, unknown or out of range",
     BAD_INPUT: "an input cannot be used: missing, damaged, of another version, or not supported",
     BAD_RUNTIME: "a runtime is missing or refuses: the model cannot be exported, built or run here",

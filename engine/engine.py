@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from . import _core
 from .backends import Session, backend_module
+from .backends.forked import FORKED, keep_in_child
 from .errors import CLOSED, EngineFileError, InferenceError
 from .model.description import ModelDescription, PackedMaps
 from .model.engine_file import EngineFile, read_engine_file
@@ -41,7 +42,8 @@ class Engine:
     """A DensePose R-CNN, compiled and ready.
 
     Make one with ``Engine.load``. Several threads may call ``infer`` at the same time. It is a context manager;
-    ``close`` frees the memory.
+    ``close`` frees the memory. It belongs to the process that loaded it: in a forked child ``infer`` raises
+    InferenceError and ``close`` does nothing.
     """
 
     def __init__(
@@ -54,8 +56,8 @@ class Engine:
         self.precision = file.precision
         self._num_threads = min(num_threads or os.cpu_count() or 1, _MOST_THREADS)
         self._num_requests = num_requests
-        self._executor: BoundedExecutor | None = None
-        self._lock = threading.Lock()
+        # Without a lock: whoever is interrupted in a method must not leave one behind.
+        self._executor = BoundedExecutor(num_requests)
         self._closed = False
         self._input, self._capacity = model.input, model.capacity
         self._defaults = model.defaults.within(model.capacity)
@@ -69,6 +71,8 @@ class Engine:
         if model.packed_maps is not None:
             self._maps, self._separate_confidences = ["maps"], []
             self._chart = _packed_chart(model.packed_maps)
+        self._forked = False
+        keep_in_child(self)
 
     @classmethod
     def load(
@@ -92,14 +96,18 @@ class Engine:
             num_streams: how many graphs run at once, sharing the threads; more than 1 is for throughput, and latency
                 pays for it.
             cache_dir: where compiled graphs are kept for a faster next load; "auto" is the user's cache folder, None
-                turns it off. A folder that cannot be written is no error.
+                turns it off. At most 1 GiB is kept there. A folder that cannot be written is no error; one that others
+                can write to, or that is not the user's own, is left alone with a warning, and so is a damaged entry.
             warm_up: the head is run for 1 .. this many people, so that no count pays a first-time cost later; 0: none.
             profile: count the time of every layer, for ``bench``; costs speed.
 
         Raises:
             FileNotFoundError: there is no such file.
-            EngineFileError: it is damaged, of another version, or no engine.
+            EngineFileError: it is damaged, of another version, or no engine; or there is not enough memory for it.
             BackendUnavailable: the vendor's runtime is not installed, or cannot use ``device``.
+
+        A limit on the process's address space (``ulimit -v``) that is too small for the engine can end the process:
+        OpenVINO does not survive every failed allocation. Limit memory by a control group instead.
         """
         for name, value, least in (
             ("num_requests", num_requests, 1),
@@ -111,7 +119,8 @@ class Engine:
                 raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
         file = read_engine_file(path)
         cache = default_cache_dir() if cache_dir == "auto" else None if cache_dir is None else Path(cache_dir)
-        try:
+
+        def load_with(cache: Path | None) -> Engine:
             session = backend_module(file.backend).load(
                 file,
                 device=device,
@@ -123,14 +132,23 @@ class Engine:
             )
             engine = cls(session, file, num_threads, num_requests)
             engine._warm_up(warm_up)
+            return engine
+
+        try:
+            if cache is not None:
+                with contextlib.suppress(*_LOAD_FAILURES):
+                    return load_with(cache)
+                # Whatever it was: a cache must not stand between an engine that is good and its user.
+            return load_with(None)
         except EngineFileError as error:
             raise EngineFileError(f"{path}: {error}") from error
-        except (ArithmeticError, InferenceError, LookupError, MemoryError, TypeError, ValueError) as error:
+        except MemoryError as error:
+            raise EngineFileError(f"{path}: there is not enough memory to load it ({error})") from error
+        except _LOAD_FAILURES as error:
             # Arguments were checked above: what is left is a graph that is not what the manifest says.
             raise EngineFileError(
                 f"{path}: its graph and its manifest do not fit ({error!r}); build it again"
             ) from error
-        return engine
 
     @overload
     def infer(
@@ -180,7 +198,8 @@ class Engine:
             TypeError, ValueError: an argument is not what it should be.
             ImageError: a file cannot be read as a picture.
             InferenceError: the runtime failed. The engine can still be used, but after a failure for want of memory a
-                dynamic engine should be loaded again: OpenVINO may be left in disorder.
+                dynamic engine should be loaded again: OpenVINO may be left in disorder. Or this is a forked child of
+                the process that loaded the engine.
         """
         self._check_open()
         settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
@@ -210,12 +229,8 @@ class Engine:
             ValueError: a setting is out of range, or the engine is closed.
         """
         settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
-        with self._lock:
-            self._check_open()
-            if self._executor is None:
-                self._executor = BoundedExecutor(self._num_requests)
-            executor = self._executor
-        return executor.submit(lambda: self._infer(to_rgb_array(image), settings))
+        self._check_open()
+        return self._executor.submit(lambda: self._infer(to_rgb_array(image), settings))
 
     def stream(
         self,
@@ -270,15 +285,18 @@ class Engine:
 
     def close(self) -> None:
         """Wait for what ``infer_async`` began and free the compiled graph; ``infer`` raises ValueError afterwards."""
-        with self._lock:
-            self._closed = True
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.close()
-        with self._lock:
-            session, self._session = self._session, None
+        if self._forked:
+            return
+        self._closed = True
+        self._executor.close()
+        session, self._session = self._session, None
         if session is not None:
             session.close()
+
+    def disown(self) -> None:
+        """In the child of a fork (see ``backends.forked``): from now on every call raises a sentence."""
+        self._forked = True
+        self._executor.disown()
 
     def __enter__(self) -> Engine:
         return self
@@ -295,6 +313,8 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError(CLOSED)
+        if self._forked:
+            raise InferenceError(FORKED)
 
     def _settings(
         self, score: float | None, nms: float | None, people: int | None, proposals: int | None
@@ -342,6 +362,7 @@ class Engine:
             self.infer(grey, score_threshold=0, nms_threshold=1, max_people=count)
 
 
+_LOAD_FAILURES = (ArithmeticError, EngineFileError, InferenceError, LookupError, MemoryError, TypeError, ValueError)
 _MOST_THREADS = 256  # that preprocessing and charts can make use of
 _CHART_MAPS = ["coarse_segm", "fine_segm", "u", "v"]
 

@@ -5,13 +5,16 @@ While one frame is in the network, the next is being read and resized, and the l
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import CLOSED
+from . import _core
+from .backends.forked import FORKED
+from .errors import CLOSED, InferenceError
 
 if TYPE_CHECKING:
     from .preprocess import Picture
@@ -25,23 +28,39 @@ class BoundedExecutor:
     """Threads that take work, as much as ``size`` tasks; who brings more waits until one is done."""
 
     def __init__(self, size: int) -> None:
-        self._room = threading.Semaphore(size)
+        self._room = _core.RequestPool(range(size))
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="densepose-engine")
+        self._closed = False
 
     def submit(self, task: Callable[[], _Result]) -> Future[_Result]:
         """Start ``task`` as soon as there is room."""
-        self._room.acquire()
         try:
-            future = self._pool.submit(task)
-        except RuntimeError as error:  # it was closed while we waited
-            self._room.release()
-            raise ValueError(CLOSED) from error
-        future.add_done_callback(lambda _: self._room.release())
-        return future
+            # Whoever is interrupted in here gives the place back, or else the worker does.
+            with self._room.lease(keep=True) as place:
+                return self._pool.submit(_task_in(place, task))
+        except RuntimeError as error:
+            if self._closed:  # while we waited
+                raise ValueError(CLOSED) from error
+            raise InferenceError(f"the system grants no thread for this picture ({error})") from error
 
     def close(self) -> None:
         """Wait for what is in work; nothing can be submitted afterwards."""
+        self._closed = True
         self._pool.shutdown(wait=True)
+
+    def disown(self) -> None:
+        """See ``backends.forked.Inherited``."""
+        self._room.abandon(InferenceError, FORKED)
+
+
+def _task_in(place: Any, task: Callable[[], _Result]) -> Callable[[], _Result]:
+    def run() -> _Result:
+        try:
+            return task()
+        finally:  # in a worker, where no signal arrives
+            place.give_back()
+
+    return run
 
 
 def stream(
@@ -55,12 +74,14 @@ def stream(
         depth: frames that are read but whose results were not yet handed out.
 
     What ``frames`` or ``infer`` raise is raised here, after the results of all frames before it, and ends the stream.
-    When the iterator is closed or dropped, work in progress is waited for and no thread is left.
+    When the iterator is closed or dropped, work in progress is waited for and no thread is left. In a forked child the
+    stream ends with an InferenceError.
     """
     stop = threading.Event()
     room = threading.Semaphore(depth)
     waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
     workers = ThreadPoolExecutor(depth, thread_name_prefix="densepose-engine stream")
+    process = os.getpid()
 
     def work(frame: Picture) -> tuple[Picture, DensePoseResult]:
         return frame, infer(frame)
@@ -81,16 +102,25 @@ def stream(
             waiting.put(error)
 
     reader = threading.Thread(target=read, name="densepose-engine reader", daemon=True)
-    reader.start()
     try:
+        reader.start()
         while (entry := waiting.get()) is not _END:
             if isinstance(entry, BaseException):
                 raise entry
             result = entry.result()
             room.release()
             yield result
+            if os.getpid() != process:
+                raise InferenceError(FORKED)
     finally:
-        stop.set()
-        room.release()
-        reader.join()
-        workers.shutdown(wait=True, cancel_futures=True)
+        if os.getpid() == process:  # a child of a fork has none of the threads, and perhaps locks that they held
+            try:
+                stop.set()
+                room.release()
+                if reader.is_alive():
+                    reader.join()
+                workers.shutdown(wait=True, cancel_futures=True)
+            finally:  # again, for who is interrupted there: threads may be late, but none waits for ever
+                stop.set()
+                room.release()
+                workers.shutdown(wait=False, cancel_futures=True)

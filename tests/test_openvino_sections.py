@@ -12,6 +12,7 @@ import pytest
 from densepose_engine import DensePoseResult, Engine
 from densepose_engine.backends import openvino, openvino_sections
 from densepose_engine.backends.openvino import make_core
+from densepose_engine.backends.openvino_compile import Compiler
 from densepose_engine.backends.openvino_sections import ANY_ROWS, BOX_ROWS, PEOPLE_ROWS, cut, plan_rows
 from densepose_engine.model.engine_file import read_engine_file
 
@@ -107,7 +108,7 @@ def test_sums_are_made_by_int8_convolutions(demo_int8_engine: Path) -> None:
     file = read_engine_file(demo_int8_engine)
     core = make_core()
     model = core.read_model(file.payload["model.xml"], file.payload["model.bin"])
-    trunk = openvino._compile(core, model, "int8", {}, None).trunk
+    trunk = openvino._compile(Compiler(core), model, "int8", {}).trunk
     info = {op.get_friendly_name(): op.get_rt_info() for op in trunk.get_runtime_model().get_ops()}
     floats = [
         name

@@ -9,6 +9,10 @@
 
 namespace densepose {
 
+// Of attributes: far beyond any network, and small enough that what is computed from them fits into 64 bits.
+inline constexpr std::int64_t kMaxStride = 1 << 20;    // of a feature map, in pixels
+inline constexpr std::int64_t kMaxCapacity = 1 << 24;  // rows of boxes
+
 struct Box {
   float x0, y0, x1, y1;
 };

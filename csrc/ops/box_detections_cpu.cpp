@@ -19,7 +19,7 @@ constexpr const char* kName = BoxDetections::kName;
 void BoxDetections::validate() const {
   check(bbox_weights.size() == 4, kName, "bbox_weights must be four numbers");
   for (float w : bbox_weights) check(w != 0 && finite(w), kName, "bbox_weights must be finite and not zero");
-  check(capacity > 0, kName, "capacity must be positive");
+  check(capacity > 0 && capacity <= kMaxCapacity, kName, "capacity must be from 1 to 16777216");
 }
 
 void BoxDetections::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {

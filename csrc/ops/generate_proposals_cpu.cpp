@@ -116,14 +116,14 @@ void propose(Candidates& c, const GenerateProposals& op, const PictureSizes& siz
 
 void GenerateProposals::validate() const {
   check(!strides.empty(), kName, "strides must name at least one level");
-  for (std::int64_t s : strides) check(s > 0, kName, "strides must be positive");
+  for (std::int64_t s : strides) check(s > 0 && s <= kMaxStride, kName, "strides must be from 1 to 1048576");
   check(!anchors.empty() && anchors.size() % (4 * strides.size()) == 0, kName,
         "anchors must hold four numbers per anchor, and equally many anchors "
         "for each of the levels");
   check(bbox_weights.size() == 4, kName, "bbox_weights must be four numbers");
   for (float w : bbox_weights) check(w != 0 && finite(w), kName, "bbox_weights must be finite and not zero");
   check(pre_nms_topk > 0, kName, "pre_nms_topk must be positive");
-  check(capacity > 0, kName, "capacity must be positive");
+  check(capacity > 0 && capacity <= kMaxCapacity, kName, "capacity must be from 1 to 16777216");
   check(layout == "NCHW" || layout == "NHWC", kName, "layout must be NCHW or NHWC, not " + layout);
 }
 

@@ -156,7 +156,7 @@ std::int32_t log2_of(std::int64_t power_of_two) {
 void MultilevelRoiAlign::validate() const {
   check(!strides.empty(), kName, "strides must name at least one level");
   for (std::size_t i = 0; i < strides.size(); ++i) {
-    check(is_power_of_two(strides[i]) && strides[i] <= 1 << 20, kName, "strides must be powers of two");
+    check(is_power_of_two(strides[i]) && strides[i] <= kMaxStride, kName, "strides must be powers of two");
     check(i == 0 || strides[i] == 2 * strides[i - 1], kName, "each of the strides must be twice the last");
   }
   check(pooled_size > 0 && pooled_size <= 1024, kName, "pooled_size must be from 1 to 1024");

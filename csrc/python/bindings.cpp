@@ -8,6 +8,8 @@
 namespace densepose {
 
 void bind_preprocess(py::module_& module);
+void bind_locale(py::module_& module);
+void bind_requests(py::module_& module);
 void bind_threads(py::module_& module);
 
 namespace {
@@ -30,6 +32,8 @@ PYBIND11_MODULE(_core, module) {
   py::module_ ops = module.def_submodule("ops", "The custom ops, on numpy arrays; outputs have their maximal shapes.");
   densepose::bind_ops<densepose::CpuRunner>(ops, static_cast<densepose::Ops*>(nullptr));
   densepose::bind_preprocess(module);
+  densepose::bind_locale(module);
+  densepose::bind_requests(module);
   densepose::bind_threads(module);
   module.def("isa", &densepose::isa_name, "The instruction set that the kernels run in.");
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from .. import _core
 from ..errors import BackendUnavailable, BuildError, EngineFileError
 from ..model.description import Layer, NominalLoad
 from ..model.engine_file import EngineFile
+from .compiled_cache import CompiledCache, open_cache
+from .openvino_compile import Compiler, identity_of
 from .openvino_layers import read_layers
 from .openvino_sections import Sections, cut
 from .openvino_session import OpenvinoSession, first_lines
@@ -80,11 +80,11 @@ def build(graph: bytes, precision: str, load: NominalLoad) -> tuple[dict[str, by
     ov = _openvino()
     core = make_core()
     try:
-        model = core.read_model(graph)
-        compiled = _compile(core, model, precision, {}, None)
-        models = compiled.models() if isinstance(compiled, Sections) else [compiled]
-        layers = read_layers(model, models, load.image, load.rows)
-        with tempfile.TemporaryDirectory() as folder:
+        with _core.PlainNumbers(), tempfile.TemporaryDirectory() as folder:
+            model = core.read_model(graph)
+            compiled = _compile(Compiler(core), model, precision, {})
+            models = compiled.models() if isinstance(compiled, Sections) else [compiled]
+            layers = read_layers(model, models, load.image, load.rows)
             xml = Path(folder) / "model.xml"
             ov.serialize(model, str(xml))
             payload = {"model.xml": xml.read_bytes(), "model.bin": xml.with_suffix(".bin").read_bytes()}
@@ -127,39 +127,31 @@ def load(
     if profile:
         config["PERF_COUNT"] = True
     try:
-        model = core.read_model(engine.payload["model.xml"], engine.payload.get("model.bin", b""))
-        compiled = _compile(core, model, engine.precision, config, cache_dir)
-        return OpenvinoSession(compiled, num_requests)
+        with _core.PlainNumbers(), open_cache(cache_dir) as cache:
+            model = core.read_model(engine.payload["model.xml"], engine.payload.get("model.bin", b""))
+            compiled = _compile(_compiler(core, cache, engine), model, engine.precision, config)
+            return OpenvinoSession(compiled, num_requests)
     except RuntimeError as error:
         raise EngineFileError(f"OpenVINO {here} cannot load this engine: {first_lines(error)}") from error
 
 
-def _compile(core: Any, model: Any, precision: str, config: dict[str, Any], cache_dir: Path | None) -> Any:
+def _compiler(core: Any, cache: CompiledCache | None, engine: EngineFile) -> Compiler:
+    if cache is None:
+        return Compiler(core)
+    try:
+        return Compiler(core, cache, identity_of(core, engine.payload, str(_openvino().get_version()), _EXTENSION))
+    except OSError:  # our own files are somewhere where they cannot be read, in an archive, say
+        return Compiler(core)
+
+
+def _compile(compiler: Compiler, model: Any, precision: str, config: dict[str, Any]) -> Any:
     """``Sections``, if it is our graph; else the whole."""
     config = {**config, "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]}
     sections = cut(model)
     if sections is None:
-        return _compile_cached(core, model, config, cache_dir)
+        return compiler.compile(model, config, "whole")
     in_trunk = {**config, **_INT8_TRUNK} if precision == "int8" else config
-
-    # One after the other: OpenVINO changes the process's locale meanwhile, and several at once never change it back.
     return sections.with_models(
-        _compile_cached(core, section, in_trunk if section is sections.trunk else config, cache_dir)
-        for section in sections.models()
+        compiler.compile(section, in_trunk if section is sections.trunk else config, f"{number} {section.friendly_name}")
+        for number, section in enumerate(sections.models())
     )
-
-
-def _compile_cached(core: Any, model: Any, config: dict[str, Any], cache_dir: Path | None) -> Any:
-    if cache_dir is not None and _writable(cache_dir):
-        # A cache is a convenience: a full disk or a damaged entry costs time, not the engine.
-        with contextlib.suppress(RuntimeError):
-            return core.compile_model(model, "CPU", {**config, "CACHE_DIR": str(cache_dir)})
-    return core.compile_model(model, "CPU", config)
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)

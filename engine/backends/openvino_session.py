@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InferenceError
 from ..model.custom_ops import BOX_DETECTIONS, SETTINGS
 from . import LayerTime
+from .forked import keep_in_child
 from .openvino_sections import ANY_ROWS, Head, Sections, plan_rows
 from .request_pool import RequestPool
 
@@ -58,6 +59,7 @@ class _OpenvinoRequest:
     def image(self, height: int, width: int) -> np.ndarray:
         shape = (1, height, width, 3) if self._layout == "NHWC" else (1, 3, height, width)
         if self._image.shape != shape:
+            self._image = np.zeros(0)  # whoever is interrupted here must not leave memory that was given back
             tensor = self._first.request.get_tensor("image")
             tensor.shape = shape
             self._image = tensor.data
@@ -146,16 +148,17 @@ class _Head:
         # Only one for any number of rows has to be told how many.
         any_rows = ANY_ROWS in self._sizes
         key = (0, ANY_ROWS) if any_rows else (start, size)
-        if key not in self._models:
-            model = self._models[key] = _Model(self._compiled[key[1]])
+        known = self._models.get(key)
+        if known is not None and not any_rows:
+            return known
+        model = known or _Model(self._compiled[key[1]])
+        if known is None:
             self._bind_features(model)
             model.request.set_input_tensor(len(self._levels) + 1, _share(model.count))
-        elif not any_rows:
-            return self._models[key]
-        model = self._models[key]
         model.request.set_input_tensor(len(self._levels), _share(self.boxes[start : start + size]))
         for index, output in enumerate(self.outputs):
             model.request.set_output_tensor(index, _share(output[start : start + size]))
+        self._models[key] = model  # only now: whoever is interrupted above leaves none that is half bound
         return model
 
     def _bind_features(self, model: _Model) -> None:
@@ -233,9 +236,14 @@ class OpenvinoSession:
         self.image_layout = "NHWC" if takes_bytes else "NCHW"
         make: type[_OpenvinoRequest] = _SectionedRequest if isinstance(compiled, Sections) else _WholeRequest
         self._pool = RequestPool(make(compiled, self.image_layout) for _ in range(num_requests))
+        keep_in_child(self)
 
     def request(self) -> AbstractContextManager[_OpenvinoRequest]:
         return self._pool.request()
 
     def close(self) -> None:
         self._pool.close()
+
+    def disown(self) -> None:
+        """See ``forked.Inherited``."""
+        self._pool.disown()

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
-from ..errors import CLOSED
+from .. import _core
+from ..errors import CLOSED, InferenceError
+from .forked import FORKED
 
 _Request = TypeVar("_Request")
 
 
 class RequestPool(Generic[_Request]):
-    """Gives the request that was used last, whose memory is still in the caches."""
+    """Gives the request that was used last, whose memory is still in the caches.
+
+    Taking and giving back are the compiled core's: between two lines of Python a KeyboardInterrupt could lose a request
+    for ever.
+    """
 
     def __init__(self, requests: Iterable[_Request]) -> None:
-        self._closed = False
-        self._free: queue.LifoQueue[_Request | None] = queue.LifoQueue()
-        for request in requests:
-            self._free.put(request)
+        self._all = list(requests)  # also those that somebody holds
+        self._pool = _core.RequestPool(self._all)
 
-    @contextlib.contextmanager
-    def request(self) -> Iterator[_Request]:
+    def request(self) -> AbstractContextManager[_Request]:
         """A free request; waits for one. Raises ValueError if the pool is closed, also meanwhile."""
-        request = self._free.get()
-        if self._closed or request is None:
-            self._free.put(None)  # for whoever else waits
-            raise ValueError(CLOSED)
-        try:
-            yield request
-        finally:
-            self._free.put(request)
+        lease: AbstractContextManager[_Request] = self._pool.lease()
+        return lease
 
     def close(self) -> list[_Request]:
         """Hand out no more, and return those that nobody holds."""
-        self._closed = True
-        free = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                free.append(self._free.get_nowait())
-        self._free.put(None)
-        return [request for request in free if request is not None]
+        self._all = []
+        free: list[_Request] = self._pool.close(ValueError, CLOSED)
+        return free
+
+    def disown(self) -> None:
+        """See ``forked.Inherited``."""
+        self._pool.abandon(InferenceError, FORKED)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendUnavailable, InferenceError
+from .forked import keep_in_child
 from .request_pool import RequestPool
 
 
@@ -183,6 +184,10 @@ class TensorrtRequest:
                 self._execute()
             except self._gpu.cuda.Error as error:
                 raise InferenceError(f"CUDA failed on this picture: {error}") from error
+            except BaseException:  # interrupted: what is on its way still reads and writes the next picture's memory
+                with contextlib.suppress(self._gpu.cuda.Error):
+                    self._wait()
+                raise
         people = int(self._outputs["count"].view.reshape(-1)[0])
         # With room for a fixed number of people, what lies beyond the count is empty.
         return {name: b.view if name == "count" else b.view[:people] for name, b in self._outputs.items()}
@@ -253,16 +258,18 @@ class TensorrtSession:
     ) -> None:
         """``errors``: where TensorRT's logger puts what goes wrong, the last at the end."""
         self._gpu = gpu
+        self._forked = False
         self._runtime, self._engine = runtime, engine
         said = errors if errors is not None else deque()
         with gpu.current():
             self._pool = RequestPool(TensorrtRequest(trt, gpu, engine, said) for _ in range(num_requests))
+        keep_in_child(self)
 
     def request(self) -> AbstractContextManager[TensorrtRequest]:
         return self._pool.request()
 
     def close(self) -> None:
-        if self._engine is None:
+        if self._engine is None or self._forked:
             return
         with self._gpu.current():
             for request in self._pool.close():
@@ -271,3 +278,8 @@ class TensorrtSession:
             self._engine = None
             self._runtime = None
         self._gpu.context.detach()
+
+    def disown(self) -> None:
+        """See ``forked.Inherited``: a child has no use of its parent's GPU context."""
+        self._forked = True
+        self._pool.disown()
