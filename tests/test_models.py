@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from densepose_engine.export import backbones
-from densepose_engine.export.architectures import MOBILE_ARCHITECTURES
+from densepose_engine.export.networks.architectures import MOBILE_ARCHITECTURES
 from densepose_engine.export.config import ModelConfig, PredictorConfig, load_config
-from densepose_engine.export.heads import ASPP, ASPPPooling, DensePosePredictor, NonLocalBlock
+from densepose_engine.export.networks.heads import ASPP, ASPPPooling, DensePosePredictor, NonLocalBlock
 from densepose_engine.export.model import DensePoseRCNN
 
 DATA = Path(__file__).parent / "data"

@@ -75,11 +75,13 @@ class DensePose(nn.Module):
 
     def __init__(self, model: DensePoseRCNN) -> None:
         super().__init__()
+        self.shared_block = model.roi_heads.shared_block
         self.head = model.roi_heads.densepose_head
-        self.predictor = model.roi_heads.densepose_predictor
+        self.predictor = model.roi_heads.map_predictor  # the head made no maps any more once it was rewritten
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.predictor(self.head(pooled)).values())
+        x = pooled if self.shared_block is None else self.shared_block(pooled)
+        return tuple(self.predictor(self.head(x)).values())
 
 
 @dataclass
