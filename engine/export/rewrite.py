@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from .networks.heads import DensePosePredictor, RPNHead
 from .networks.layers import upsample_bilinear
 from .model import DensePoseRCNN
+from .networks.mobile import MobileBackbone
 from .networks.necks import BiFPN, FastNormalizedFusion, SeparableConv
+from .rewrite_backbone import rewrite_backbone
 
 
 def rewrite(model: DensePoseRCNN) -> DensePoseRCNN:
@@ -28,6 +30,8 @@ def rewrite(model: DensePoseRCNN) -> DensePoseRCNN:
     """
     model = copy.deepcopy(model)
     fold_normalization(model)
+    if isinstance(model.backbone.bottom_up, MobileBackbone):
+        rewrite_backbone(model.backbone.bottom_up)
     if isinstance(model.backbone, BiFPN):
         fold_fusion_weights(model.backbone)
     generator, heads = model.proposal_generator, model.roi_heads

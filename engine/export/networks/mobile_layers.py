@@ -90,23 +90,17 @@ class CondConv2d(nn.Module):
 
     def forward(self, x: Tensor, routing: Tensor) -> Tensor:
         """``x`` is ``(N, C, H, W)``, ``routing`` ``(N, experts)``."""
-        pictures, channels, height, width = x.shape
-        kernels = routing @ self.weight
+        pictures, (out_channels, *rest) = x.shape[0], self.kernel
+        kernels = (routing @ self.weight).reshape(pictures * out_channels, *rest)
         before, after = self.padding
         if before != after:
             x, before = F.pad(x, (before, after, before, after)), 0
-            height, width = x.shape[2:]
-        out_channels, *rest = self.kernel
-        bias = None if self.bias is None else self.bias.repeat(pictures)
+        if pictures == 1:
+            return F.conv2d(x, kernels, self.bias, self.stride, before, groups=self.groups)
         # A group of its own for every picture: one convolution for them all.
-        mixed = F.conv2d(
-            x.reshape(1, pictures * channels, height, width),
-            kernels.reshape(pictures * out_channels, *rest),
-            bias,
-            stride=self.stride,
-            padding=before,
-            groups=self.groups * pictures,
-        )
+        bias = None if self.bias is None else self.bias.repeat(pictures)
+        merged = x.reshape(1, -1, *x.shape[2:])
+        mixed = F.conv2d(merged, kernels, bias, self.stride, before, groups=self.groups * pictures)
         return mixed.reshape(pictures, out_channels, *mixed.shape[2:])
 
 
