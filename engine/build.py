@@ -115,7 +115,8 @@ def compile_graph(
     graph = ir.to_proto(model).SerializeToString()
     payload, runtime, layers = module.build(graph, precision, nominal_load(description), **options)
     if "int8" in description:
-        layers = explain(layers, description["int8"].pop("placed"), description["int8"]["keep_float"])
+        int8 = description["int8"]
+        layers = explain(layers, int8.pop("placed"), int8["keep_float"], int8["branches"])
     description |= {"layers": layers, "layers_counted_for": nominal_load(description)}
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
 
@@ -212,6 +213,7 @@ def describe_int8(quantizer: Quantizer, placement: Placement) -> dict[str, Any]:
         "adapted_weights": quantizer.adapt_weights,
         "placed": placement.layers,
         "keep_float": placement.kept_float,
+        "branches": placement.branches,
         "shared_scales": [list(group) for group in placement.groups],
         "calibration": {"pictures": images.count, "sha256": images.sha256, "people": quantizer.table.people},
     }

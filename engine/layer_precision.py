@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-KEPT, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "computed weights", "fell back"
+KEPT, BRANCH, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "side branch", "computed weights", "fell back"
 #: What each reason means, for people.
 REASONS = {
     KEPT: "kept in float by --keep-float",
+    BRANCH: "weights channels or mixes kernels, from one pixel: INT8 gains nothing there, and its noise goes everywhere",
     COMPUTED_WEIGHTS: "its weights are computed in the graph, so that they have no scale; export folds constant ones",
     FELL_BACK: "fell back: it was quantised, and the runtime runs it in float all the same",
 }
 
 
 def explain(
-    layers: Iterable[Mapping[str, Any]], placed: Collection[str], kept: Collection[str]
+    layers: Iterable[Mapping[str, Any]], placed: Collection[str], kept: Collection[str], branches: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """The layers of an INT8 engine with ``reason`` where one is not INT8.
 
@@ -28,13 +29,15 @@ def explain(
         placed: names of the layers that were quantised. One that the backend does not know is added, without MACs:
             what cannot be found may not count as INT8.
         kept: names of those that were to stay float.
+        branches: names of those that are never quantized, because they stand on a side branch.
     """
     explained = [dict(layer) for layer in layers]
     for layer in explained:
         if layer["precision"] == "int8":
             continue
         name = layer["name"]
-        layer["reason"] = KEPT if name in kept else FELL_BACK if name in placed else COMPUTED_WEIGHTS
+        reasons = {KEPT: kept, BRANCH: branches, FELL_BACK: placed}
+        layer["reason"] = next((reason for reason, names in reasons.items() if name in names), COMPUTED_WEIGHTS)
     found = {layer["name"] for layer in explained}
     missing = {"type": "unknown", "precision": "unknown", "kernel": "", "macs": 0, "reason": FELL_BACK}
     return explained + [{"name": name, **missing} for name in placed if name not in found]
