@@ -5,13 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..model.custom_ops import BOX_DETECTIONS, GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN
+from .branches import branch_layers
 
 #: Layers whose weights are quantised; input 0 is the activation, input 1 the weight (an initializer).
 LAYERS = ("Conv", "Gemm", "MatMul")
 #: Where several maps meet, and their scales with them.
 JOINS = ("Add", "Concat")
 #: What only moves, repeats or selects values: behind it a tensor has the same values, and needs no scale of its own.
-TRANSPARENT = ("MaxPool", "Resize", "Expand", "Reshape", "Transpose", "Flatten")
+TRANSPARENT = ("MaxPool", "Resize", "Expand", "Reshape", "Transpose", "Flatten", "Split")
 
 
 def source(value: ir.Value) -> ir.Value:
@@ -27,11 +28,13 @@ def source(value: ir.Value) -> ir.Value:
 
 
 def layers(model: ir.Model) -> list[ir.Node]:
-    """Convolutions and matrix products with constant weights, in topological order."""
+    """Convolutions and matrix products with constant weights, in topological order, but for those of side branches."""
+    aside = set(branch_layers(model))
     return [
         node
         for node in model.graph
         if node.op_type in LAYERS
+        and node.name not in aside
         and len(node.inputs) > 1
         and node.inputs[1] is not None
         and node.inputs[1].is_initializer()

@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from ..errors import CalibrationError
 from ..model.custom_ops import MULTILEVEL_ROI_ALIGN
+from .branches import branch_layers
 from .points import layers, source
 from .weights import LayerInput, constant, quantize_weights
 
@@ -66,6 +67,7 @@ class Placement:
     groups: list[tuple[str, ...]] = field(default_factory=list)
     layers: list[str] = field(default_factory=list)
     kept_float: list[str] = field(default_factory=list)
+    branches: list[str] = field(default_factory=list)  #: layers of side branches, which are float by design
 
 
 def _made_by_layer(value: ir.Value, quantised: Collection[int]) -> bool:
@@ -145,13 +147,14 @@ def quantize(
     Raises:
         CalibrationError: ``ranges`` lacks a tensor, or ``keep_float`` names no layer.
     """
-    all_layers = layers(model)
-    _check_names(keep_float, [str(node.name) for node in all_layers])
+    all_layers, aside = layers(model), branch_layers(model)
+    _check_names(keep_float, [*(str(node.name) for node in all_layers), *aside])
     chosen = [node for node in all_layers if node.name not in keep_float]
     tensors, groups, pooled = _placement(model, chosen)
     placement = Placement(
         layers=[str(n.name) for n in chosen],
         kept_float=sorted(keep_float),
+        branches=aside,
         groups=[tuple(str(v.name) for v in g) for g in groups],
     )
 

@@ -115,7 +115,7 @@ def compile_graph(
     load = nominal_load(description)
     payload, runtime, layers = module.build(graph, precision, load, **options)
     if (int8 := description.int8) is not None:
-        layers = explain(layers, int8.placed or (), int8.keep_float)
+        layers = explain(layers, int8.placed or (), int8.keep_float, int8.branches)
         description = replace(description, int8=replace(int8, placed=None))
     description = replace(description, layers=tuple(layers), layers_counted_for=load)
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
@@ -185,6 +185,7 @@ def describe_int8(quantizer: Quantizer, placement: Placement) -> Int8Description
         adapted_weights=quantizer.adapt_weights,
         placed=tuple(placement.layers),
         keep_float=tuple(placement.kept_float),
+        branches=tuple(placement.branches),
         shared_scales=tuple(placement.groups),
         calibration=CalibrationOrigin(images.count, images.sha256, quantizer.table.people),
     )

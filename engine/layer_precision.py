@@ -10,16 +10,19 @@ from dataclasses import replace
 
 from .model.description import Layer
 
-KEPT, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "computed weights", "fell back"
+KEPT, BRANCH, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "side branch", "computed weights", "fell back"
 #: What each reason means, for people.
 REASONS = {
     KEPT: "kept in float by --keep-float",
+    BRANCH: "weights channels or mixes kernels, from one pixel: INT8 gains nothing there, and its noise goes everywhere",
     COMPUTED_WEIGHTS: "its weights are computed in the graph, so that they have no scale; export folds constant ones",
     FELL_BACK: "fell back: it was quantised, and the runtime runs it in float all the same",
 }
 
 
-def explain(layers: Iterable[Layer], placed: Collection[str], kept: Collection[str]) -> list[Layer]:
+def explain(
+    layers: Iterable[Layer], placed: Collection[str], kept: Collection[str], branches: Collection[str] = ()
+) -> list[Layer]:
     """The layers of an INT8 engine with ``reason`` where one is not INT8.
 
     Args:
@@ -27,10 +30,12 @@ def explain(layers: Iterable[Layer], placed: Collection[str], kept: Collection[s
         placed: names of the layers that were quantised. One that the backend does not know is added, without MACs:
             what cannot be found may not count as INT8.
         kept: names of those that were to stay float.
+        branches: names of those that are never quantized, because they stand on a side branch.
     """
+    reasons = {KEPT: kept, BRANCH: branches, FELL_BACK: placed}
 
     def reason(name: str) -> str:
-        return KEPT if name in kept else FELL_BACK if name in placed else COMPUTED_WEIGHTS
+        return next((reason for reason, names in reasons.items() if name in names), COMPUTED_WEIGHTS)
 
     explained = [one if one.precision == "int8" else replace(one, reason=reason(one.name)) for one in layers]
     found = {layer.name for layer in explained}

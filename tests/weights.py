@@ -13,10 +13,10 @@ from torch import nn
 
 
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array for parameter ``name``; None: leave what the model has (the BiFPN's eps buffers)."""
+    """The array for parameter ``name``; None: leave what the model has (the BiFPN's eps buffers, anchors)."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     kind = name.rsplit(".", 1)[-1]
-    if kind == "eps":
+    if kind == "eps" or ".cell_anchors." in name:
         return None
     if kind == "num_batches_tracked":
         return np.zeros(shape, np.int64)

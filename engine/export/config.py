@@ -15,6 +15,8 @@ from typing import Any, Literal
 from .detectron2_yaml import apply_overrides, read_yaml, with_defaults
 
 _NAMED = 20  # unknown keys in a warning
+# Bounds that no real model meets: they keep a mistyped number from asking for terabytes.
+MAX_CHANNELS, MAX_LAYERS = 8192, 32
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,15 @@ class ResNetConfig:
 
 @dataclass(frozen=True)
 class MobileBackboneConfig:
-    """``MODEL.TIMMNETS`` of the backbone ``build_timm_bifpn_backbone`` (DensePoseFnL)."""
+    """``MODEL.TIMMNETS`` of ``build_timm_bifpn_backbone``, or ``MODEL.EFFICIENTNETS`` of DensePoseFnL's first
+    generation."""
 
-    name: str  #: ``NAME``, a key of ``architectures.MOBILE_ARCHITECTURES``
+    name: str  #: ``NAME``, a key of ``mobile_architectures.MOBILE_ARCHITECTURES``
+    batch_norm_eps: float = 1e-5  #: follows from ``NAME``, ``PRETRAINED`` and ``NORM``; no checkpoint holds it
+    frozen_parts: int = 0  #: how many of stem and stages have BatchNorms without counters (first generation)
+    output_stages: tuple[int, ...] | None = None  #: stages whose outputs are taken; None: DensePoseFnL's taps
+    kept_stages: int | None = None  #: stages that the checkpoint has; None: all
+    stride_in_projection: bool = False  #: of edge residuals, as geffnet has them; timm strides the k×k convolution
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,22 @@ class DeepLabConfig:
 
 
 @dataclass(frozen=True)
+class SharedBlockConfig:
+    """``MODEL.ROI_SHARED_BLOCK`` of DensePoseFnL's first generation: the layers before the predictor."""
+
+    kind: Literal["parsing", "mobile"]  #: ``NAME``: ParsingSharedBlock or MobileParsingSharedBlock
+    aspp_dim: int | None  #: ``ASPP_DIM``; None without ``ASPP_ON``
+    dilations: tuple[int, int, int]  #: ``ASPP_DILATION``
+    non_local_dim: int | None  #: channels of the attention; None without ``NONLOCAL_ON``
+    non_local_pooled: bool  #: ``NONLOCAL_USE_MAXPOOL``
+    non_local_norm: bool  #: ``NONLOCAL_USE_BN``
+    convs_before: int  #: ``NUM_CONVS_BEFORE_ASPP_NL``
+    convs_after: int  #: ``NUM_CONVS_AFTER_ASPP_NL``
+    conv_dim: int  #: ``CONV_HEAD_DIM``
+    conv_kernel: int  #: ``CONV_HEAD_KERNEL``
+
+
+@dataclass(frozen=True)
 class PredictorConfig:
     """The maps of ``MODEL.ROI_DENSEPOSE_HEAD``."""
 
@@ -158,11 +182,13 @@ class PredictorConfig:
     uv_confidence: Literal["iid_iso", "indep_aniso"] | None  #: ``UV_CONFIDENCE.TYPE`` where ``ENABLED``
     segm_confidence: bool  #: ``SEGM_CONFIDENCE.ENABLED``
     segm_confidence_epsilon: float  #: ``SEGM_CONFIDENCE.EPSILON``, added to the confidences
+    #: Transposed convolutions; or the first generation's 3×3 convolutions, of the features doubled in size or not.
+    kind: Literal["transposed", "nearest_conv3", "conv3"] = "transposed"
 
     @property
     def map_scale(self) -> int:
         """Side of the maps over side of the pooled features."""
-        return 2 * self.up_scale
+        return self.up_scale if self.kind == "conv3" else 2 * self.up_scale
 
 
 @dataclass(frozen=True)
@@ -177,6 +203,7 @@ class DensePoseConfig:
     conv_dim: int  #: ``CONV_HEAD_DIM``
     conv_kernel: int  #: ``CONV_HEAD_KERNEL``
     predictor: PredictorConfig
+    shared_block: SharedBlockConfig | None = None  #: for ``MODEL.ROI_HEADS.NAME`` SharedROIHeads
 
 
 @dataclass(frozen=True)
@@ -190,6 +217,7 @@ class ModelConfig:
     box: BoxHeadConfig
     densepose: DensePoseConfig
     unknown_keys: tuple[str, ...] = ()  #: dotted names in the file that detectron2 and DensePose do not have
+    first_generation: bool = False  #: DensePoseFnL's of 2020, by the keys that only it has
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ModelConfig:

@@ -20,6 +20,8 @@ from ..files.fields import shown
 from ..files.reading import NotRegularError, TooLargeError, expand_user, read_regular
 
 BASE_KEY = "_BASE_"
+#: ``MODEL.ROI_HEADS.NAME`` of the first generation's Parsing R-CNN.
+SHARED = "SharedROIHeads"
 # A complete dump of detectron2's configuration has 20 KB and 1,000 values.
 _MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 1 << 18, 20_000, 50
 _MAX_FILES, _MAX_CHAIN = 64, 16
@@ -179,14 +181,38 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _defaults() -> dict[str, Any]:
-    return yaml.load(Path(__file__).with_name("defaults.yaml").read_text(encoding="utf-8"), Loader=_Loader)
+def _defaults(first_generation: bool) -> dict[str, Any]:
+    def read(name: str) -> dict[str, Any]:
+        return yaml.load(Path(__file__).with_name(name).read_text(encoding="utf-8"), Loader=_Loader)
+
+    defaults = read("defaults.yaml")
+    return _overlay(defaults, read("defaults_generation1.yaml")) if first_generation else defaults
 
 
 def with_defaults(mapping: Mapping[Any, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """``mapping`` over detectron2's defaults, and the dotted names of its keys that detectron2 does not have."""
+    """``mapping`` over its generation's defaults, and the dotted names of its keys that this generation does not have.
+
+    A tree of DensePoseFnL's first generation (:func:`is_first_generation`) gets the defaults of then.
+    """
     unknown: list[str] = []
-    return _merge(_defaults(), mapping, "", unknown), tuple(unknown)
+    return _merge(_defaults(is_first_generation(mapping)), mapping, "", unknown), tuple(unknown)
+
+
+#: Sections of ``MODEL`` that only DensePoseFnL's first generation has.
+_FIRST_GENERATION = ("EFFICIENTNETS", "ROI_SHARED_HEAD", "ROI_SHARED_BLOCK", "ROI_DENSEPOSE_PREDICTOR")
+
+
+def is_first_generation(mapping: Mapping[Any, Any]) -> bool:
+    """Whether a configuration is one of DensePoseFnL's first generation, by what only that generation knows.
+
+    Its DensePose R-CNN with a ResNet, written by hand, names nothing of the kind; there the checkpoint tells.
+    """
+    model = mapping.get("MODEL")
+    if not isinstance(model, Mapping):
+        return False
+    names = [section.get("NAME") for key in ("BACKBONE", "ROI_HEADS") if isinstance(section := model.get(key), Mapping)]
+    named = any(isinstance(name, str) and (name.startswith("build_efficientnet") or name == SHARED) for name in names)
+    return named or any(section in model for section in _FIRST_GENERATION)
 
 
 def _merge(defaults: dict[str, Any], mapping: Mapping[Any, Any], prefix: str, unknown: list[str]) -> dict[str, Any]:

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .heads import BoxHead, BoxPredictor, Decoder, DensePoseHead, DensePosePredictor, RPNHead, SimpleDecoder
-from .necks import build_pyramid
+from .networks.heads import BoxHead, BoxPredictor, Decoder, DensePoseHead, DensePosePredictor, RPNHead, SimpleDecoder
+from .networks.necks import build_pyramid
+from .networks.shared_block import MobileParsingSharedBlock, ParsingSharedBlock, build_shared_block
+
+
+class CellAnchors(nn.Module):
+    """The anchors around the origin as buffers ``cell_anchors.0``, ... ``(A, 4)``, as the first generation stored them.
+
+    Nobody reads them: they follow from the configuration.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.cell_anchors = nn.Module()
+        for index, anchors in enumerate(config.rpn.anchors.cell_anchors()):
+            self.cell_anchors.register_buffer(str(index), torch.tensor(anchors))
 
 
 class ProposalGenerator(nn.Module):
@@ -21,6 +36,8 @@ class ProposalGenerator(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.rpn_head = RPNHead(config.neck.out_channels, config.rpn)
+        if config.first_generation:
+            self.anchor_generator = CellAnchors(config)
 
 
 class ROIHeads(nn.Module):
@@ -38,8 +55,27 @@ class ROIHeads(nn.Module):
                 if densepose.decoder.simple
                 else Decoder(channels, densepose.in_features, densepose.decoder)
             )
-        self.densepose_head = DensePoseHead(channels, densepose)
-        self.densepose_predictor = DensePosePredictor(self.densepose_head.out_channels, densepose.predictor)
+        self.shared_block: ParsingSharedBlock | MobileParsingSharedBlock | None = None
+        if densepose.shared_block is not None:
+            self.shared_block = build_shared_block(channels, densepose.shared_block)
+            channels = self.shared_block.out_channels
+        # The head that makes the maps itself has the predictor's place and the head's name.
+        if densepose.predictor.kind != "transposed":
+            self.densepose_head: nn.Module = DensePosePredictor(channels, densepose.predictor)
+            return
+        head = DensePoseHead(channels, densepose)
+        self.densepose_head = head
+        self.densepose_predictor = DensePosePredictor(head.out_channels, densepose.predictor)
+
+    @property
+    def map_predictor(self) -> nn.Module:
+        """What makes the maps, whatever it is called."""
+        return getattr(self, "densepose_predictor", self.densepose_head)
+
+    def head_features(self, pooled: Tensor) -> Tensor:
+        """What the predictor reads, from pooled features ``(N, C, P, P)``."""
+        x = pooled if self.shared_block is None else self.shared_block(pooled)
+        return x if self.densepose_head is self.map_predictor else self.densepose_head(x)
 
 
 class DensePoseRCNN(nn.Module):
@@ -89,5 +125,5 @@ class DensePoseRCNN(nn.Module):
         return self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
 
     def densepose(self, pooled: Tensor) -> dict[str, Tensor]:
-        """Maps by name from ``(N, C, P, P)``; see :class:`~.heads.DensePosePredictor`."""
-        return self.roi_heads.densepose_predictor(self.roi_heads.densepose_head(pooled))
+        """Maps by name from ``(N, C, P, P)``; see :class:`~.networks.heads.DensePosePredictor`."""
+        return self.roi_heads.map_predictor(self.roi_heads.head_features(pooled))

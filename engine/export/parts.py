@@ -75,11 +75,13 @@ class DensePose(nn.Module):
 
     def __init__(self, model: DensePoseRCNN) -> None:
         super().__init__()
+        self.shared_block = model.roi_heads.shared_block
         self.head = model.roi_heads.densepose_head
-        self.predictor = model.roi_heads.densepose_predictor
+        self.predictor = model.roi_heads.map_predictor  # the head made no maps any more once it was rewritten
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.predictor(self.head(pooled)).values())
+        x = pooled if self.shared_block is None else self.shared_block(pooled)
+        return tuple(self.predictor(self.head(x)).values())
 
 
 @dataclass
@@ -158,8 +160,11 @@ def _name(graph: ir.Graph, stages: Sequence[tuple[str, str]]) -> None:
     """Name nodes after the modules that they come from, and drop what the exporter noted about this machine's files."""
     outputs = {id(value) for value in graph.outputs}
     taken: Counter[str] = Counter()
+    stage = stages[0][1]
     for node in graph:
-        name = _stage_path(_module_path(node), stages)
+        # What the exporter adds on its own account belongs to no module, so it goes by the node before it.
+        name = _stage_path(_module_path(node), stages) or f"{stage}/{node.op_type}"
+        stage = name.partition("/")[0]
         taken[name] += 1
         node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
         node.metadata_props.clear()
@@ -184,8 +189,9 @@ def _module_path(node: ir.Node) -> str:
     return f"{scopes[-2]}.{node.op_type}" if len(scopes) > 1 and scopes[-2] else node.op_type
 
 
-def _stage_path(path: str, stages: Sequence[tuple[str, str]]) -> str:
+def _stage_path(path: str, stages: Sequence[tuple[str, str]]) -> str | None:
+    """The node's name, or None where its module is none of ours."""
     for prefix, stage in stages:
         if path == prefix or path.startswith(prefix + "." if prefix else ""):
             return "/".join(part for part in (stage, path[len(prefix) :].lstrip(".")) if part)
-    raise AssertionError(f"no stage for {path}")
+    return None

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .heads import DensePosePredictor, RPNHead
-from .layers import upsample_bilinear
 from .model import DensePoseRCNN
-from .necks import BiFPN, FastNormalizedFusion, SeparableConv
+from .networks.heads import DensePosePredictor, RPNHead
+from .networks.layers import upsample_bilinear
+from .networks.mobile import MobileBackbone
+from .networks.necks import BiFPN, FastNormalizedFusion, SeparableConv
+from .rewrite_backbone import rewrite_backbone
 
 
 def rewrite(model: DensePoseRCNN) -> DensePoseRCNN:
@@ -28,11 +30,17 @@ def rewrite(model: DensePoseRCNN) -> DensePoseRCNN:
     """
     model = copy.deepcopy(model)
     fold_normalization(model)
+    if isinstance(model.backbone.bottom_up, MobileBackbone):
+        rewrite_backbone(model.backbone.bottom_up)
     if isinstance(model.backbone, BiFPN):
         fold_fusion_weights(model.backbone)
     generator, heads = model.proposal_generator, model.roi_heads
     generator.add_module("rpn_head", MergedRPNHead(generator.rpn_head))
-    heads.add_module("densepose_predictor", MergedPredictor(heads.densepose_predictor))
+    predictor = heads.map_predictor
+    assert isinstance(predictor, DensePosePredictor)
+    if heads.densepose_head is predictor:
+        heads.densepose_head = nn.Identity()
+    heads.add_module("densepose_predictor", MergedPredictor(predictor))
     return model
 
 
@@ -190,19 +198,40 @@ def transposed_as_conv(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return result.reshape(4 * out_channels, in_channels, side, side), bias.repeat_interleave(4)
 
 
+def nearest_as_conv(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The same as :func:`transposed_as_conv` for a 3×3 convolution ``(C_out, C_in, 3, 3)`` of a map doubled in size.
+
+    Both pixels of a pair read three pixels of the doubled map, which are two of the map: taps fall together.
+    """
+    out_channels, in_channels, _, _ = weight.shape
+    result = weight.new_zeros(out_channels, 2, 2, in_channels, 3, 3)
+    taps = [(phase, (phase + tap - 1) // 2 + 1, tap) for phase in (0, 1) for tap in range(3)]
+    for phase_y, y, tap_y in taps:
+        for phase_x, x, tap_x in taps:
+            result[:, phase_y, phase_x, :, y, x] += weight[:, :, tap_y, tap_x]
+    return result.reshape(4 * out_channels, in_channels, 3, 3), bias.repeat_interleave(4)
+
+
 class MergedPredictor(nn.Module):
-    """All transposed convolutions of the predictor as one convolution and a depth-to-space."""
+    """All convolutions of the predictor as one and, where the maps are twice as large, a depth-to-space."""
 
     def __init__(self, predictor: DensePosePredictor) -> None:
         super().__init__()
-        layers = predictor.deconvolutions()
-        converted = [transposed_as_conv(layer.weight, _bias(layer)) for layer in layers.values()]
-        self.conv = _conv(torch.cat([w for w, _ in converted]), torch.cat([b for _, b in converted]))
+        layers = predictor.layers()
+        kind = predictor.config.kind
+        pairs = [(layer.weight.double(), _bias(layer).double()) for layer in layers.values()]
+        if kind != "conv3":
+            pairs = [(transposed_as_conv if kind == "transposed" else nearest_as_conv)(*pair) for pair in pairs]
+        self.conv = _conv(torch.cat([w for w, _ in pairs]), torch.cat([b for _, b in pairs]))
+        self._block = 1 if kind == "conv3" else 2
         self._names = list(layers)
         self._channels = [layer.out_channels for layer in layers.values()]
         self._up_scale = predictor.config.up_scale
-        self._predictor = (predictor,)  # in a tuple: its transposed convolutions are no longer part of the model
+        self._predictor = (predictor,)  # in a tuple: its own convolutions are no longer part of the model
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        maps = upsample_bilinear(F.pixel_shuffle(self.conv(x), 2), self._up_scale)
+        maps = self.conv(x)
+        if self._block > 1:
+            maps = F.pixel_shuffle(maps, self._block)
+        maps = upsample_bilinear(maps, self._up_scale)
         return self._predictor[0].combine(dict(zip(self._names, maps.split(self._channels, dim=1), strict=True)))

@@ -175,6 +175,7 @@ class Int8Description:
     """What was quantized, and how.
 
     ``observer``, ``adapted_weights``: see ``build.Int8Options``; ``keep_float``: layers that were to stay float;
+    ``branches``: layers that are never quantized, because they stand on a side branch;
     ``shared_scales``: groups of tensors with one scale each; ``target``: the vendor whose rules were followed, in a
     graph with Q/DQ; ``placed``: layers that are to run in INT8, until the engine's layers say what they run as;
     ``record``: what else is said of how this was chosen, such as ``auto``.
@@ -187,6 +188,7 @@ class Int8Description:
     calibration: CalibrationOrigin
     target: str | None = None
     placed: tuple[str, ...] | None = None
+    branches: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -203,6 +205,7 @@ class Int8Description:
             calibration=CalibrationOrigin.from_json(fields.section("calibration")),
             target=None if fields.is_null("target") else fields.text("target"),
             placed=None if fields.is_null("placed") else fields.texts("placed"),
+            branches=() if fields.is_null("branches") else fields.texts("branches"),
             record={key: fields.plain(key) for key in fields if key not in _INT8_KEYS},
         )
 
@@ -213,13 +216,23 @@ class Int8Description:
             "adapted_weights": self.adapted_weights,
             **({} if self.placed is None else {"placed": list(self.placed)}),
             "keep_float": list(self.keep_float),
+            **({"branches": list(self.branches)} if self.branches else {}),
             "shared_scales": [list(group) for group in self.shared_scales],
             "calibration": self.calibration.to_json(),
             **self.record,
         }
 
 
-_INT8_KEYS = {"target", "observer", "adapted_weights", "placed", "keep_float", "shared_scales", "calibration"}
+_INT8_KEYS = {
+    "target",
+    "observer",
+    "adapted_weights",
+    "placed",
+    "keep_float",
+    "branches",
+    "shared_scales",
+    "calibration",
+}
 
 
 @dataclass(frozen=True)

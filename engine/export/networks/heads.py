@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import BoxHeadConfig, DecoderConfig, DensePoseConfig, PredictorConfig, RpnConfig
 from .architectures import GROUP_NORM_GROUPS, PYRAMID_STRIDES
-from .config import BoxHeadConfig, DecoderConfig, DensePoseConfig, PredictorConfig, RpnConfig
-from .layers import Conv2d, UpsampleBilinear, upsample_bilinear
+from .layers import Conv2d, UpsampleBilinear, make_norm, upsample_bilinear, upsample_nearest
 
 
 class RPNHead(nn.Module):
@@ -104,7 +104,7 @@ class SimpleDecoder(nn.Module):
         return levels[0]
 
 
-class ASPPPooling(nn.Sequential):
+class ImageLevelFeatures(nn.Sequential):
     """Image-level features of the ASPP: mean over the box, convolution, and the result repeated everywhere.
 
     detectron2 resizes the 1×1 map bilinearly; of one pixel that is a repetition.
@@ -134,7 +134,7 @@ class ASPP(nn.Module):
 
         self.convs = nn.ModuleList([nn.Sequential(*branch(1, 1))])
         self.convs.extend(nn.Sequential(*branch(3, dilation)) for dilation in dilations)
-        self.convs.append(ASPPPooling(nn.AdaptiveAvgPool2d(1), *branch(1, 1)))
+        self.convs.append(ImageLevelFeatures(nn.AdaptiveAvgPool2d(1), *branch(1, 1)))
         self.project = nn.Sequential(nn.Conv2d(len(self.convs) * channels, channels, 1, bias=norm == ""), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,16 +144,21 @@ class ASPP(nn.Module):
 class NonLocalBlock(nn.Module):
     """Embedded-Gaussian attention over the box (https://arxiv.org/abs/1711.07971; DensePose ``NONLocalBlock2D``).
 
-    Keys and values are max-pooled by two; the scores are not scaled.
+    Keys and values are max-pooled by two where ``pooled``; the scores are not scaled. ``norm`` is "GN" (DensePose),
+    "BN" or "" (DensePoseFnL's first generation), which is one layer less.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, inner: int | None = None, norm: str = "GN", pooled: bool = True) -> None:
         super().__init__()
-        inner = max(1, channels // 2)
+        inner = inner or max(1, channels // 2)
         self.theta = nn.Conv2d(channels, inner, 1)
-        self.phi = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
-        self.g = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
-        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.GroupNorm(GROUP_NORM_GROUPS, channels))
+        self.phi, self.g = (
+            nn.Sequential(conv, nn.MaxPool2d(2)) if pooled else conv
+            for conv in (nn.Conv2d(channels, inner, 1), nn.Conv2d(channels, inner, 1))
+        )
+        last = nn.Conv2d(inner, channels, 1)
+        normalization = make_norm(norm, channels)
+        self.W = last if normalization is None else nn.Sequential(last, normalization)
 
     def forward(self, x: Tensor) -> Tensor:
         queries = self.theta(x).flatten(2).transpose(1, 2)
@@ -204,48 +209,56 @@ class DensePoseHead(nn.Module):
 
 
 class DensePosePredictor(nn.Module):
-    """Transposed convolutions to the maps (DensePose ``predictors/chart.py`` and ``chart_confidence.py``)."""
+    """Transposed convolutions to the maps (DensePose ``predictors/chart.py`` and ``chart_confidence.py``).
+
+    For ``config.kind`` other than "transposed" they are the 3×3 convolutions that DensePoseFnL's first generation calls
+    ``DensePoseConv3Head`` and, of features doubled in size, ``DensePoseNearestConv3Head``.
+    """
 
     def __init__(self, channels: int, config: PredictorConfig) -> None:
         super().__init__()
         kernel = config.deconv_kernel
 
-        def deconv(out_channels: int) -> nn.ConvTranspose2d:
-            return nn.ConvTranspose2d(channels, out_channels, kernel, stride=2, padding=kernel // 2 - 1)
+        def layer(out_channels: int) -> nn.Conv2d | nn.ConvTranspose2d:
+            if config.kind == "transposed":
+                return nn.ConvTranspose2d(channels, out_channels, kernel, stride=2, padding=kernel // 2 - 1)
+            return nn.Conv2d(channels, out_channels, 3, padding=1)
 
         parts = config.num_parts + 1
-        self.ann_index_lowres = deconv(config.coarse_channels)
-        self.index_uv_lowres = deconv(parts)
-        self.u_lowres = deconv(parts)
-        self.v_lowres = deconv(parts)
+        self.ann_index_lowres = layer(config.coarse_channels)
+        self.index_uv_lowres = layer(parts)
+        self.u_lowres = layer(parts)
+        self.v_lowres = layer(parts)
         if config.uv_confidence is not None:
-            self.sigma_2_lowres = deconv(parts)
+            self.sigma_2_lowres = layer(parts)
         if config.uv_confidence == "indep_aniso":
-            self.kappa_u_lowres = deconv(parts)
-            self.kappa_v_lowres = deconv(parts)
+            self.kappa_u_lowres = layer(parts)
+            self.kappa_v_lowres = layer(parts)
         if config.segm_confidence:
-            self.fine_segm_confidence_lowres = deconv(1)
-            self.coarse_segm_confidence_lowres = deconv(1)
+            self.fine_segm_confidence_lowres = layer(1)
+            self.coarse_segm_confidence_lowres = layer(1)
         self.config = config
 
-    def deconvolutions(self) -> dict[str, nn.ConvTranspose2d]:
-        """The transposed convolutions by the name of the map that each makes."""
+    def layers(self) -> dict[str, nn.Conv2d | nn.ConvTranspose2d]:
+        """The convolutions by the name of the map that each makes."""
         names = {"ann_index_lowres": "coarse_segm", "index_uv_lowres": "fine_segm"}
         return {
             names.get(child, child.removesuffix("_lowres")): layer
             for child, layer in self.named_children()
-            if isinstance(layer, nn.ConvTranspose2d)
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
         }
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps by name, each ``(N, channels, S, S)`` with S = 2 × ``up_scale`` × the head's size.
+        """Maps by name, each ``(N, channels, S, S)`` with S = ``config.map_scale`` × the head's size.
 
         Always ``coarse_segm``, ``fine_segm``, ``u``, ``v``; with confidences also ``sigma_2`` (and ``kappa_u``,
         ``kappa_v`` for "indep_aniso"), raw as detectron2 returns them, and ``fine_segm_confidence``,
         ``coarse_segm_confidence``, which have already scaled the logits.
         """
+        if self.config.kind == "nearest_conv3":
+            x = upsample_nearest(x)
         return self.combine(
-            {name: upsample_bilinear(layer(x), self.config.up_scale) for name, layer in self.deconvolutions().items()}
+            {name: upsample_bilinear(layer(x), self.config.up_scale) for name, layer in self.layers().items()}
         )
 
     def combine(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbones import MobileBackbone, ResNet, build_backbone
-from .config import ModelConfig, NeckConfig
+from ..config import ModelConfig, NeckConfig, ResNetConfig
 from .layers import Conv2d, last_level_max_pool, upsample_nearest
+from .mobile import MobileBackbone
+from .resnet import ResNet
 
 
 class FPN(nn.Module):
@@ -120,5 +121,6 @@ class BiFPN(nn.Module):
 
 def build_pyramid(config: ModelConfig) -> FPN | BiFPN:
     """Backbone and neck together: what detectron2 calls the backbone."""
-    neck = FPN if config.neck.kind == "fpn" else BiFPN
-    return neck(build_backbone(config.backbone), config.neck)
+    backbone = config.backbone
+    bottom_up = ResNet(backbone) if isinstance(backbone, ResNetConfig) else MobileBackbone(backbone)
+    return FPN(bottom_up, config.neck) if config.neck.kind == "fpn" else BiFPN(bottom_up, config.neck)
