@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .targets import NAMES, corpus, target_class
 SEED = "1"
 _STARTING = 300.0  # seconds for a worker's imports and its target's preparation
 _WALL = 12.0  # times the processor time that an input may take: on a busy machine, it has to wait for the processor
+_SANITIZED = 10.0  # times as slow, at most
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -41,18 +42,17 @@ def budget(name: str, scale: float) -> int:
     return max(int(target_class(name).inputs * scale), 1)
 
 
-def run_target(name: str, inputs: int, seed: str = SEED) -> Counts:
-    """The corpus and ``inputs`` generated ones."""
+def run_target(name: str, inputs: int, around: Mapping[str, str] | None = None) -> Counts:
+    """The corpus and ``inputs`` generated ones; ``around``: the workers' environment, where it is a special one."""
     counts, begin = Counts(name), time.monotonic()
     folder = BUILD / "work" / name
     last = len(corpus(name)) + inputs
-    position, barren = 0, 0
+    position = 0
     while position < last:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        reached = _Worker(name, seed, position, last, folder, counts).run()
-        barren = barren + 1 if reached == position else 0
-        if barren:
+        reached = _Worker(name, (position, last), folder, counts, around or environment()).run()
+        if reached == position:
             counts.fail("crashes", f"{name}: the worker does not start; see {folder / 'stderr'}")
             break
         position = reached
@@ -63,14 +63,17 @@ def run_target(name: str, inputs: int, seed: str = SEED) -> Counts:
 class _Worker:
     """One process, from its start to its end."""
 
-    def __init__(self, name: str, seed: str, first: int, last: int, folder: Path, counts: Counts) -> None:
-        self._name, self._first, self._counts, self._folder = name, first, counts, folder
-        self._limit = target_class(name).seconds
+    def __init__(
+        self, name: str, numbers: tuple[int, int], folder: Path, counts: Counts, around: Mapping[str, str]
+    ) -> None:
+        """``numbers``: of the first input, and of the one after the last."""
+        self._name, self._first, self._counts, self._folder = name, numbers[0], counts, folder
+        self._limit = target_class(name).seconds * (_SANITIZED if around.get("LD_PRELOAD") else 1.0)
         self._current: tuple[int, Path] | None = None
-        command = [sys.executable, "-m", "robust.fuzz_worker", name, seed, str(first), str(last), str(folder)]
+        command = [sys.executable, "-m", "robust.fuzz_worker", name, SEED, *map(str, numbers), str(folder)]
         with (folder / "stderr").open("wb") as errors:
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, env=environment(), cwd=folder, start_new_session=True
+                command, stdout=subprocess.PIPE, stderr=errors, env=around, cwd=folder, start_new_session=True
             )
 
     def run(self) -> int:

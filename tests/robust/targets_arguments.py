@@ -207,7 +207,7 @@ class Kernels(Target):
             np.testing.assert_array_equal(one, other)
 
     @staticmethod
-    def _GenerateProposals(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:  # noqa: N802
+    def _GenerateProposals(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:
         levels, anchors, layout = rng.randint(1, 3), rng.randint(1, 3), rng.choice(["NCHW", "NHWC"])
         strides = [rng.choice([4, 8, 16]) for _ in range(levels)]
         attributes = {
@@ -225,7 +225,7 @@ class Kernels(Target):
         return attributes, [*inputs, _sizes(rng), _count(rng)]
 
     @staticmethod
-    def _MultilevelRoiAlign(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:  # noqa: N802
+    def _MultilevelRoiAlign(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:
         levels, channels, layout = rng.randint(1, 3), rng.choice([1, 4, 17, 64]), rng.choice(["NCHW", "NHWC"])
         attributes = {
             "strides": [4 << level for level in range(levels)],
@@ -243,7 +243,7 @@ class Kernels(Target):
         return attributes, [*inputs, boxes, np.array([rng.choice([len(boxes), 0, 1, -1, 2**31 - 1])], np.int32)]
 
     @staticmethod
-    def _BoxDetections(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:  # noqa: N802
+    def _BoxDetections(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:
         rows = rng.choice([0, 1, 8, 100])
         settings = [np.array([value], np.float32) for value in (rng.choice(_FLOATS), rng.choice(_FLOATS))]
         inputs = [_floats((rows, 2), rng), _floats((rows, 4), rng), _boxes(rows, rng)]
@@ -252,7 +252,7 @@ class Kernels(Target):
         return attributes, [*inputs, count, _sizes(rng), *settings, _count(rng)]
 
     @staticmethod
-    def _ChartResult(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:  # noqa: N802
+    def _ChartResult(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:
         people, side, parts = rng.choice([0, 1, 3]), rng.choice([1, 4, 28]), rng.choice([2, 25])
         layout = rng.choice(["NCHW", "NHWC"])
         shapes = [(channels, side) for channels in (rng.choice([1, 2, 15]), parts, parts, parts)]
