@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import resource
 import shutil
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         name, path = argv[1:]
         return fuzzing.replay(name, Path(path))
     arguments = _arguments(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: processes are ended
     fuzzing.CHOSEN[:] = arguments.targets
     scale = arguments.scale * (_LONG if arguments.long else 1.0)
     for folder in (FAILURES, material.FOLDER, BUILD / "cache"):
@@ -51,9 +55,15 @@ def main(argv: Sequence[str]) -> int:
     try:
         for name in arguments.only:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            begin = time.monotonic()
-            counts = _part(name)(scale, arguments.long)
+            begin, used = time.monotonic(), _processor_seconds()
+            try:
+                counts = _part(name)(scale, arguments.long)
+            except Exception:  # the others are run all the same
+                traceback.print_exc()
+                counts = Counts(name)
+                counts.fail("crashes", "the part itself did not end; the lines above say where")
             counts.seconds = time.monotonic() - begin
+            counts.processor_seconds = _processor_seconds() - used
             finished.append(counts)
     finally:  # what was counted before an interruption is printed
         print(table(finished))
@@ -61,6 +71,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"failing inputs, with how to run each again, are in {FAILURES}")
         return 1
     return 0
+
+
+def _processor_seconds() -> float:
+    """Of all processes that were started and have ended: on a busy machine, what tells how much there was to do."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _part(name: str) -> Callable[[float, bool], Counts]:

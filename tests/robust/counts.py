@@ -22,7 +22,8 @@ class Counts:
     """Of one part: inputs tried, what failed of them, and why a part or a piece of it was left out.
 
     ``wrong``: exceptions and exit codes that are not documented; ``lost``: bytes of finished files that are gone or
-    half written, and of results that differ from the right ones.
+    half written, of results that differ from the right ones, and of memory beyond its
+    bound.
     """
 
     part: str
@@ -34,6 +35,7 @@ class Counts:
     failures: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    processor_seconds: float = 0.0
 
     @property
     def failed(self) -> bool:
@@ -67,10 +69,15 @@ def table(parts: Iterable[Counts]) -> str:
     for part in parts:
         total.add(part)
         total.seconds += part.seconds
-    head = ("part", "inputs", "crashes", "hangs", "wrong exception types", "bytes lost", "minutes")
+        total.processor_seconds += part.processor_seconds
+    head = ("part", "inputs", "crashes", "hangs", "wrong exception types", "bytes lost", "minutes", "of processors")
     rows = [head]
     rows += [
-        (p.part, *(f"{n:,}" for n in (p.tried, p.crashes, p.hangs, p.wrong, p.lost)), f"{p.seconds / 60:.1f}")
+        (
+            p.part,
+            *(f"{n:,}" for n in (p.tried, p.crashes, p.hangs, p.wrong, p.lost)),
+            *(f"{s / 60:.1f}" for s in (p.seconds, p.processor_seconds)),
+        )
         for p in (*parts, total)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]

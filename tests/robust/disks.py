@@ -6,26 +6,24 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from . import material
-from .counts import BUILD, Counts, environment
+from .counts import BUILD, Counts
 from .verbs import Ended, Reference, Verb, run, verbs
 
 _WORK = BUILD / "work" / "disks"
 _NOBODY = 65534
-_DONE, _BAD_RUNTIME, _BAD_OUTPUT = 0, 4, 5
+_DONE, _BAD_INPUT, _BAD_RUNTIME, _BAD_OUTPUT = 0, 3, 4, 5
 
 
 def part(scale: float, long: bool) -> Counts:
     """Each verb on full disks of several sizes, then each in folders that it may not write to."""
     counts = Counts("disks")
     shutil.rmtree(_WORK, ignore_errors=True)
-    # Others than root must be able to reach the folders, or their permissions are not what is tested.
     _WORK.mkdir(parents=True)
     # Export writes megabytes and takes long; the long run has it, too.
     chosen = [verb for verb in verbs() if long or not verb.heavy]
@@ -59,10 +57,11 @@ def _limited_files(reference: Reference, counts: Counts) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         ended = run(verb.command(out), before=shrink)
-        # Where a verb works outside of its output's folder, too, it may be the runtime that fails.
-        codes = {_DONE, _BAD_OUTPUT} if verb.anywhere else {_DONE, _BAD_OUTPUT, _BAD_RUNTIME}
-        _judge(f"{verb.name} where files may have {limit} bytes", ended, codes, counts)
-        _judge_folder(reference, out, ended, f"{verb.name} where files may have {limit} bytes", counts)
+        what = f"{verb.name} where files may have {limit} bytes"
+        # Where a verb works in the folder of temporary files, too, it may be that or the runtime that fails.
+        codes = {_DONE, _BAD_OUTPUT} if verb.inside else {_DONE, _BAD_INPUT, _BAD_RUNTIME, _BAD_OUTPUT}
+        _judge(what, ended, codes, counts)
+        _judge_folder(reference, out, ended, what, counts)
 
 
 def _small_disks(reference: Reference, counts: Counts) -> None:
@@ -80,16 +79,19 @@ def _small_disks(reference: Reference, counts: Counts) -> None:
 
 
 def _read_only(reference: Reference, counts: Counts) -> None:
-    """As somebody who may not write there. Root may everywhere, so it becomes nobody."""
-    out = _empty(reference.folder.with_name("read-only"))
-    out.chmod(0o555)
-    user = _NOBODY if os.getuid() == 0 else None
-    if user is not None and not _reaches(user):
-        counts.skipped.append("folders that may not be written: nobody but root can reach this checkout")
+    """By its permissions; for root, who may write everywhere, by how it is mounted."""
+    what = f"{reference.verb.name} into a folder that may not be written"
+    if os.getuid() != 0:
+        out = _empty(reference.folder.with_name("read-only"))
+        out.chmod(0o555)
+        _judge(what, run(reference.verb.command(out)), {_BAD_OUTPUT}, counts)
         return
-    around = {**environment(), "XDG_CACHE_HOME": "/nonexistent", "HOME": "/nonexistent", "TMPDIR": "/tmp"}
-    ended = run(reference.verb.command(out), user=user, around=around)
-    _judge(f"{reference.verb.name} into a folder that may not be written", ended, {_BAD_OUTPUT}, counts)
+    with _disk(reference.folder.with_name("read-only"), 4096) as out_or_none:
+        if out_or_none is None:
+            counts.skipped.append("a folder that may not be written: root may, where it cannot mount one read-only")
+            return
+        subprocess.run(["mount", "-o", "remount,ro", str(out_or_none)], check=True)
+        _judge(what, run(reference.verb.command(out_or_none)), {_BAD_OUTPUT}, counts)
 
 
 def _full_stdout(counts: Counts) -> None:
@@ -160,12 +162,6 @@ def _empty(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _reaches(user: int) -> bool:
-    """Whether another user can run this Python and read this checkout."""
-    command = ["-c", "import densepose_engine, robust.material as m; m.ENGINE.read_bytes()"]
-    return run([sys.executable, *command], user=user).code == 0
 
 
 @contextmanager

@@ -6,11 +6,10 @@ import gc
 import json
 import resource
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from densepose_engine import Engine
+from densepose_engine import DensePoseResult, Engine
 
 from . import material
 from .counts import BUILD, Counts
@@ -94,47 +93,45 @@ def _resident() -> int:
 
 def loads(path: str, total: int) -> None:
     """Load, infer, close; with the cache, but for every tenth."""
-    image, memory, failures = material.picture(240, 320), _Memory("loads", total), []
-    expected = None
+    image, memory = material.picture(240, 320), _Memory("loads", total)
+    failures: list[tuple[str, str, int]] = []
+    first = None
     for number in range(total):
         memory.look(number)
         cache = None if number % 10 == 0 else BUILD / "work" / "loads"
         with Engine.load(path, cache_dir=cache, num_requests=1, warm_up=1) as engine:
             result = engine.infer(image, score_threshold=0.1)
-        expected = expected or result
-        failures += _different(lambda result=result: check_same(result, expected, f"load {number}"))
+        first = first or result
+        failures += _different(result, first, f"load {number}")
     grown, note = memory.end()
     tell(total, failures + grown, note)
 
 
 def frames(path: str, total: int, kind: str) -> None:
     """Frames of one size, or of many: each picture again and again, and the same result every time."""
-    rng, failures = Random(kind), []
+    rng = Random(kind)
+    failures: list[tuple[str, str, int]] = []
     memory = _Memory("sizes" if kind == "sizes" else "frames", total)
     sizes = [(480, 640)] * _PICTURES
     if kind != "frames":
         sizes = [(rng.randint(*_SIDES), rng.randint(*_SIDES)) for _ in range(max(total // 2, _PICTURES))]
-    expected = {}
+    first: dict[int, DensePoseResult] = {}
     with Engine.load(path, cache_dir=None, num_requests=1, warm_up=4) as engine:
         for number in range(total):
             memory.look(number)
-            which = rng.randrange(len(sizes)) if kind != "sizes" else number % len(sizes)
+            which = number % len(sizes)
             result = engine.infer(material.picture(*sizes[which], seed=which % _PICTURES), score_threshold=0.1)
-            # Hashes would do, but a difference is then only seen, not measured.
-            if which in expected:
-                first = expected[which]
-                failures += _different(
-                    lambda result=result, first=first: check_same(result, first, f"frame {number} of {sizes[which]}")
-                )
-            elif len(expected) < _PICTURES:
-                expected[which] = result
+            if which in first:
+                failures += _different(result, first[which], f"frame {number} of {sizes[which]}")
+            elif len(first) < _PICTURES:  # more would be memory of the test's own
+                first[which] = result
         grown, note = memory.end()
     tell(total, failures + grown, note)
 
 
-def _different(check: Callable[[], None]) -> list[tuple[str, str, int]]:
+def _different(result: DensePoseResult, expected: DensePoseResult, where: str) -> list[tuple[str, str, int]]:
     try:
-        check()
+        check_same(result, expected, where)
     except WrongResult as error:
         return [("bytes lost", str(error), error.size)]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -51,11 +52,16 @@ def run_target(name: str, inputs: int, around: Mapping[str, str] | None = None) 
     while position < last:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        reached = _Worker(name, (position, last), folder, counts, around or environment()).run()
+        worker = _Worker(name, (position, last), folder, counts, around or environment())
+        try:
+            reached = worker.run()
+        finally:
+            worker.stop()
         if reached == position:
             counts.fail("crashes", f"{name}: the worker does not start; see {folder / 'stderr'}")
-            break
+            return counts
         position = reached
+    shutil.rmtree(folder, ignore_errors=True)
     counts.seconds = time.monotonic() - begin
     return counts
 
@@ -96,6 +102,12 @@ class _Worker:
                     begin, used = time.monotonic(), self._processor_time()
                 elif self._exceeded(time.monotonic() - begin, self._processor_time() - used):
                     return self._hung(reached)
+
+    def stop(self) -> None:
+        """End what is left of it, for whatever reason its supervisor ends."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _heard(self, line: dict[str, Any], reached: int) -> int:
         if "begin" in line:

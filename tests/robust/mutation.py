@@ -76,7 +76,7 @@ def _change(parent: Any, key: Any, rng: Random) -> None:
 
 
 def changed_bytes(data: bytes, rng: Random, other: bytes = b"", changes: int | None = None) -> bytes:
-    """``data`` with one to 32 changes: bits, bytes, integers, pieces left out, doubled, moved, or taken of ``other``."""
+    """``data`` with one to 32 changes: bits, integers, pieces left out, doubled, moved, or taken of ``other``."""
     result = bytearray(data)
     for _ in range(changes or rng.choice([1, 1, 1, 2, 4, 8, 32])):
         if not result:

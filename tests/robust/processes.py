@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 
 from . import material
 from .counts import Counts
-from .verbs import run
+from .verbs import Ended, run
 
-_SECONDS = 120.0
-_ROUNDS = 2
+_SECONDS = 900.0
+_ANOTHER_RESULT = 10
 
 # What a forked child does with the engine that its parent loaded. It may be told that it cannot (an exception of ours
 # or ValueError), or get the right result; it may not hang, crash, or get another one.
 _CHILD: Mapping[str, str] = {
-    "nothing, and os._exit": "os._exit(0)",
+    "os._exit": "os._exit(0)",
     "nothing": "pass",
     "sys.exit": "sys.exit(0)",
     "close": "engine.close()",
@@ -25,36 +26,36 @@ _CHILD: Mapping[str, str] = {
     "infer and close": "allowed(lambda: right(engine.infer(PICTURE))); engine.close()",
     "infer_async": "allowed(lambda: right(engine.infer_async(PICTURE).result(60)))",
     "stream": "allowed(lambda: [right(result) for _, result in engine.stream([PICTURE] * 3)])",
-    "a load of its own": "child = load(); right(child.infer(PICTURE)); child.close()",
-    "a load of its own, left open": "child = load(); right(child.infer(PICTURE))",
-    "a fork of its own": "forked(lambda: engine.close())",
+    "a load of its own": "own = load(); right(own.infer(PICTURE)); own.close()",
+    "a load of its own, left open": "own = load(); right(own.infer(PICTURE))",
+    "a fork of its own": "fork(engine.close)",
 }
 
-# How the child comes to be, and what its parent does meanwhile.
+# How children come to be, and what their parent does meanwhile.
 _PARENT: Mapping[str, str] = {
-    "os.fork": "forked(child)",
-    "os.fork while threads infer": "with busy(): forked(child)",
-    "multiprocessing": """
-process = multiprocessing.get_context("fork").Process(target=child)
-process.start(); process.join(60)
-assert process.exitcode == 0, f"exit code {process.exitcode}"
-""",
-    "os.fork, engine closed by the parent first": "engine.close(); forked(child); engine = load()",
+    "os.fork": "every(fork)",
+    "os.fork while threads infer": "with busy(): every(fork)",
+    "multiprocessing": "every(process)",
+    "os.fork after close": "engine.close(); every(fork); engine = load()",
 }
 
 _PROGRAM = """
-import contextlib, gc, multiprocessing, os, signal, sys, threading, time, warnings
+import contextlib, gc, json, multiprocessing, os, signal, sys, threading, time, traceback, warnings
 warnings.simplefilter("ignore")
 from densepose_engine import DensePoseEngineError, Engine
 from robust import material
 
 PICTURE = material.picture(96, 128)
+SECONDS = 20
+CHILDREN = json.loads(sys.argv[2])
+found = []
 
 def load():
     return Engine.load(sys.argv[1], cache_dir=None, num_threads=2, num_requests=2, warm_up=2)
 
 def right(result):
-    assert result == EXPECTED, "another result"
+    if result != EXPECTED:
+        os._exit(10)
 
 def allowed(work):
     try:
@@ -62,30 +63,57 @@ def allowed(work):
     except (DensePoseEngineError, ValueError) as error:
         assert str(error)
 
-def forked(work):
-    "Ends with the child; 60 seconds are a hang."
+def child(name):
+    try:
+        exec(CHILDREN[name], globals())
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        os._exit(9)
+
+def every(way):
+    for name in CHILDREN:
+        try:
+            way(lambda: child(name))
+        except ChildFailed as error:
+            found.append([name, *error.args])
+
+class ChildFailed(Exception):
+    pass
+
+def fork(work):
     pid = os.fork()
     if pid == 0:
-        try:
-            work()
-        except SystemExit:
-            raise
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(9)
+        work()
         sys.exit(0)  # as a child does that is done: with everything that runs at exit
-    end = time.monotonic() + 60
+    end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            assert status == 0, f"the child ended with status {status}"
-            return
+            return judge(os.waitstatus_to_exitcode(status))
         time.sleep(0.02)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    sys.stderr.write("HANG: the forked child does not end\\n")
-    os._exit(124)
+    raise ChildFailed("hangs", "the child does not end")
+
+def process(work):
+    one = multiprocessing.get_context("fork").Process(target=work)
+    one.start()
+    one.join(SECONDS)
+    if one.is_alive():
+        one.kill()
+        one.join()
+        raise ChildFailed("hangs", "the child does not end")
+    judge(one.exitcode)
+
+def judge(code):
+    if code < 0:
+        raise ChildFailed("crashes", f"the child was ended by signal {-code}")
+    if code == 10:
+        raise ChildFailed("bytes lost", "the child got another result")
+    if code:
+        raise ChildFailed("wrong exception types", f"the child ended with {code}")
 
 @contextlib.contextmanager
 def busy():
@@ -94,22 +122,21 @@ def busy():
         while not stop.is_set():
             engine.infer(PICTURE)
     threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads: thread.start()
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        for thread in threads: thread.join()
-
-def child():
-    global engine
-    CHILD
+        for thread in threads:
+            thread.join()
 
 engine = load()
 EXPECTED = engine.infer(PICTURE)
-PARENT
+exec(sys.argv[3])
 right(engine.infer(PICTURE))
 engine.close()
+print(json.dumps(found))
 """
 
 # Processes that begin anew load engines of their own; results come back whole.
@@ -138,33 +165,29 @@ def infer_in_child(path: str, picture: object) -> object:
 
 
 def part(scale: float, long: bool) -> Counts:
-    """Every child with every parent, on two engines; and pools that spawn."""
+    """Every child of every parent, on two engines; and pools that spawn."""
     counts = Counts("processes")
-    for engine in (material.INT8_ENGINE, material.DYNAMIC_ENGINE)[: max(round(_ROUNDS * scale), 1)]:
-        for parent, begin in _PARENT.items():
-            for child, work in _CHILD.items():
-                if parent == "os.fork, engine closed by the parent first" and "infer" not in child:
-                    continue
-                program = _PROGRAM.replace("CHILD", work).replace("PARENT", begin)
-                _run(f"{parent}, child: {child}, {engine.name}", [program, str(engine)], counts)
+    for engine in (material.INT8_ENGINE, material.DYNAMIC_ENGINE)[: max(round(2 * scale), 1)]:
+        for parent, program in _PARENT.items():
+            what = f"{parent}, {engine.name}"
+            ended = _run(what, [_PROGRAM, str(engine), json.dumps(_CHILD), program], counts)
+            counts.tried += len(_CHILD)
+            for child, kind, text in json.loads(ended.stdout.splitlines()[-1]) if ended.code == 0 else ():
+                counts.fail(kind, f"{what}, child: {child}: {text}")
         for method in ("spawn", "forkserver"):
             _run(f"a pool of processes by {method}, {engine.name}", [_SPAWN, str(engine), method], counts)
+            counts.tried += 1
     return counts
 
 
-def _run(what: str, words: list[str], counts: Counts) -> None:
+def _run(what: str, words: list[str], counts: Counts) -> Ended:
     ended = run([sys.executable, "-c", *words], seconds=_SECONDS)
-    counts.tried += 1
-    if ended.code is None or ended.code == 124:
-        counts.fail("hangs", f"{what}: {ended.last_line}")
+    if ended.code is None:
+        counts.fail("hangs", f"{what}: does not end")
     elif ended.code < 0:
         counts.fail("crashes", f"{what}: ended by signal {-ended.code}")
-    elif "another result" in ended.stderr:
+    elif ended.code == _ANOTHER_RESULT or "another result" in ended.stderr:
         counts.fail("bytes lost", f"{what}: another result")
     elif ended.code:
-        kind = (
-            "crashes"
-            if "ended with status" in ended.stderr and "Error" not in ended.stderr
-            else "wrong exception types"
-        )
-        counts.fail(kind, f"{what}: {ended.last_line}")
+        counts.fail("wrong exception types", f"{what}: {ended.last_line}")
+    return ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -61,7 +62,8 @@ class _Sanitized:
         self.package = self.folder / "package"
         self.logs = self.folder / "logs"
         self._libraries = libraries
-        self._link()
+        shutil.rmtree(self.package, ignore_errors=True)
+        self._copy()
         options = (
             f"-DDENSEPOSE_SANITIZE={sanitizers}",
             # The compiler, busy with the sanitizer's code, warns of what is not so.
@@ -71,18 +73,15 @@ class _Sanitized:
         )
         native_build.build("_core", "densepose_openvino", folder=self.folder, options=options)
 
-    def _link(self) -> None:
-        """The package's Python files beside the sanitized binaries, as setup.py lays them out."""
+    def _copy(self) -> None:
+        """The package's Python files beside the sanitized binaries, as setup.py lays them out.
+
+        Copies, no links: the package looks for its plugins where its files truly are.
+        """
         inside = self.package / "densepose_engine"
-        inside.mkdir(parents=True, exist_ok=True)
-        sources = [path for path in (ROOT / "engine").iterdir() if path.suffix != ".so" and path.name != "__pycache__"]
-        for source in (*sources, ROOT / "calibration"):
-            link = inside / source.name
-            if not link.is_symlink():
-                link.symlink_to(source)
-        for link in inside.iterdir():
-            if link.is_symlink() and not link.exists():
-                link.unlink()
+        ignored = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / "engine", inside, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(ROOT / "calibration", inside / "calibration", ignore=ignored, dirs_exist_ok=True)
 
     def environment(self) -> Mapping[str, str]:
         """For a process that loads the build."""

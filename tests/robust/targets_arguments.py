@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -52,7 +53,7 @@ _MODES = ("RGB", "L", "1", "P", "CMYK", "F", "I", "LAB", "HSV", "LA", "RGBA", "I
 class _Liar:
     """Says that it is an array of more memory than there is."""
 
-    __array_interface__ = {"shape": (10**9, 10**9, 3), "typestr": "|u1", "data": (0, False), "version": 3}
+    __array_interface__: ClassVar = {"shape": (10**9, 10**9, 3), "typestr": "|u1", "data": (0, False), "version": 3}
 
 
 def _array(rng: Random) -> Any:
@@ -168,10 +169,9 @@ class CommandLine(Target):
 
     def run(self, path: Path) -> None:
         words = json.loads(path.read_text())
-        if any(
-            word in ("--output", "-o") and after.startswith(("/", "~", "..")) for word, after in zip(words, words[1:])
-        ):
-            return  # nothing outside of this folder is written to
+        for word, after in pairwise(words):
+            if word in ("--output", "-o") and after.startswith(("/", "~", "..")):
+                return  # nothing outside of this folder is written to
         os.chdir(self._scratch)
         run_verb(*words)
 

@@ -1,4 +1,4 @@
-"""Hostile inputs of calibrate and build: graphs, their metadata, tables, and the state of an interrupted calibration."""
+"""Hostile inputs of calibrate and build: graphs, metadata, tables, and the state of an interrupted calibration."""
 
 from __future__ import annotations
 

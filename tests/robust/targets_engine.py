@@ -79,7 +79,7 @@ class EngineContainer(Target):
         self._seed = pack(self._manifest, self._payload)
 
     def make(self, rng: Random) -> tuple[bytes, str]:
-        if rng.random() < 0.97:
+        if rng.random() < 0.998:
             return changed_bytes(self._seed, rng), ".engine"
         size = rng.choice([1 << 20, 64 << 20])
         more = {f"model{number}.xml": b"\0" * size for number in range(rng.choice([1, 4]))}

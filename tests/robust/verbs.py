@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -24,15 +25,15 @@ SECONDS = 180.0  # after which a verb is taken to hang; a busy machine may need 
 class Verb:
     """``words`` with ``{out}`` for the folder that it writes to; ``outputs``: the files in there when it is done.
 
-    ``heavy``: takes much longer than the others; ``anywhere``: it writes nothing outside of ``{out}``, not even while
-    it works.
+    ``heavy``: takes much longer than the others; ``inside``: it writes nothing outside of ``{out}``, not even temporary
+    files.
     """
 
     name: str
     words: tuple[str, ...]
     outputs: tuple[str, ...]
     heavy: bool = False
-    anywhere: bool = True
+    inside: bool = True
 
     def command(self, out: Path, *more: str) -> list[str]:
         words = [word.replace("{out}", str(out)) for word in self.words]
@@ -60,12 +61,11 @@ def run(
     seconds: float = SECONDS,
     around: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
-    user: int | None = None,
     stdout: int = subprocess.PIPE,
 ) -> Ended:
     """Run to the end, to a signal so many seconds after the start, or until it is taken to hang.
 
-    ``before``: called in the child before the program; ``user``: whose process it is.
+    ``before``: called in the child before the program.
     """
     begin = time.monotonic()
     process = subprocess.Popen(
@@ -79,9 +79,6 @@ def run(
         cwd=material.FOLDER,
         start_new_session=True,
         preexec_fn=before,
-        user=user,
-        group=user,
-        extra_groups=None if user is None else [],
     )
     try:
         if signal_after is not None:
@@ -97,6 +94,9 @@ def run(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         said, code = process.communicate(), None
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # what it forked and left behind, or all, on Ctrl-C
+            os.killpg(process.pid, signal.SIGKILL)
     return Ended(code, said[0] or "", said[1] or "", time.monotonic() - begin)
 
 
@@ -117,12 +117,12 @@ def verbs() -> tuple[Verb, ...]:
     return (
         Verb("export", ("export", *weights, "--input-size", "64x96", "-o", "{out}/a.onnx"), ("a.onnx",), True, False),
         Verb("calibrate", calibrate, ("a.calib.json",)),
-        Verb("build", build, ("a.engine",), anywhere=False),
-        Verb("build int8", (*build, *int8), ("a.engine",), anywhere=False),
+        Verb("build", build, ("a.engine",), inside=False),
+        Verb("build int8", (*build, *int8), ("a.engine",), inside=False),
         Verb("build qdq", (*build[:2], *int8[2:], "--target", "openvino", "-o", "{out}/a.onnx"), ("a.onnx",)),
         Verb("infer pictures", ("infer", engine, pictures, "-o", "{out}", *cache), infer),
         Verb("infer video", ("infer", engine, str(material.VIDEO), "-o", "{out}/a.mp4", *cache), ("a.mp4",)),
-        Verb("report", report, ("a.html", "a.json"), anywhere=False),
+        Verb("report", report, ("a.html", "a.json"), inside=False),
         Verb("bench", (*bench, "--json", "{out}/a.json"), ("a.json",)),
     )
 
