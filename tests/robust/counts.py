@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = ROOT / "build" / "robust"
+BUILD = Path(os.environ.get("ROBUST_BUILD", ROOT / "build" / "robust"))
 FAILURES = BUILD / "failures"
 #: What can go wrong with an input, as the table's columns call it.
 KINDS = ("crashes", "hangs", "wrong exception types", "bytes lost")
@@ -122,8 +123,6 @@ def _relative(path: Path) -> Path:
 
 def environment(**more: str) -> Mapping[str, str]:
     """For subprocesses: this suite importable, no cache of the user, and little address space per thread."""
-    import os
-
     cache = BUILD / "cache"
     return {
         **os.environ,

@@ -31,11 +31,13 @@ _PLACES = {
     "kernels": ("targets_arguments", "Kernels"),
 }
 NAMES = tuple(_PLACES)
+#: Not attacked with the others.
+_SELF_CHECK = {"self-check": ("targets_self_check", "SelfCheck")}
 
 
 def target_class(name: str) -> type[Target]:
     """The target called ``name``."""
-    module, class_name = _PLACES[name]
+    module, class_name = {**_PLACES, **_SELF_CHECK}[name]
     found: type[Target] = getattr(importlib.import_module(f".{module}", __package__), class_name)
     assert found.name == name
     return found
