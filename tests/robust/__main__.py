@@ -42,6 +42,7 @@ _LONG = 20.0  # times the inputs of the short run
 def main(argv: Sequence[str]) -> int:
     if argv and argv[0] == "replay":
         name, path = argv[1:]
+        material.make()
         return fuzzing.replay(name, Path(path))
     arguments = _arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: processes are ended

@@ -146,6 +146,11 @@ def _unreadable(path: Path) -> None:
     path.chmod(0)
 
 
+def _empty(path: Path) -> None:
+    path.chmod(0o600)
+    path.write_bytes(b"")
+
+
 _KINDS: Mapping[str, Callable[[Path], None]] = {
     "a FIFO": _fifo,
     "a folder": _folder,
@@ -153,7 +158,7 @@ _KINDS: Mapping[str, Callable[[Path], None]] = {
     "a link to /dev/zero": _link("/dev/zero"),
     "a link to nowhere": _link("/nonexistent/file"),
     "a link to itself": _link("."),
-    "an empty file": lambda path: (path.chmod(0o600), path.write_bytes(b""))[0],
+    "an empty file": _empty,
     "a file that may not be read": _unreadable,
 }
 

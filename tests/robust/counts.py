@@ -72,7 +72,7 @@ def table(parts: Iterable[Counts]) -> str:
         total.seconds += part.seconds
         total.processor_seconds += part.processor_seconds
     head = ("part", "inputs", "crashes", "hangs", "wrong exception types", "bytes lost", "minutes", "of processors")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     rows += [
         (
             p.part,

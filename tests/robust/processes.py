@@ -6,6 +6,10 @@ import json
 import sys
 from collections.abc import Mapping
 
+import numpy as np
+
+from densepose_engine import DensePoseResult, Engine
+
 from . import material
 from .counts import Counts
 from .verbs import Ended, run
@@ -156,12 +160,10 @@ if __name__ == "__main__":
 """
 
 
-def infer_in_child(path: str, picture: object) -> object:
+def infer_in_child(path: str, picture: np.ndarray) -> DensePoseResult:
     """For pools of processes, which call by name."""
-    from densepose_engine import Engine
-
     with Engine.load(path, cache_dir=None, num_threads=1, num_requests=1, warm_up=0) as engine:
-        return engine.infer(picture)  # type: ignore[call-overload]
+        return engine.infer(picture)
 
 
 def part(scale: float, long: bool) -> Counts:

@@ -69,7 +69,7 @@ class _Sanitized:
             # The compiler, busy with the sanitizer's code, warns of what is not so.
             "-DDENSEPOSE_WERROR=OFF",
             f"-DDENSEPOSE_OUTPUT_DIR={self.package / 'densepose_engine'}",
-            f"-DOpenVINO_DIR={_openvino()}",
+            f"-DOpenVINO_DIR={_openvino() / 'cmake'}",
         )
         native_build.build("_core", "densepose_openvino", folder=self.folder, options=options)
 
@@ -82,6 +82,9 @@ class _Sanitized:
         ignored = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / "engine", inside, ignore=ignored, dirs_exist_ok=True)
         shutil.copytree(ROOT / "calibration", inside / "calibration", ignore=ignored, dirs_exist_ok=True)
+        # The plugin finds its runtime's libraries beside the package, as in site-packages.
+        (self.package / "openvino").mkdir()
+        (self.package / "openvino" / "libs").symlink_to(_openvino() / "libs")
 
     def environment(self) -> Mapping[str, str]:
         """For a process that loads the build."""
@@ -175,4 +178,4 @@ def _openvino() -> Path:
 
     found = importlib.util.find_spec("openvino")
     assert found is not None and found.submodule_search_locations
-    return Path(found.submodule_search_locations[0]) / "cmake"
+    return Path(found.submodule_search_locations[0])

@@ -31,7 +31,7 @@ def small_densepose(size: tuple[int, int] | None = (64, 96)) -> ir.Model:
     for name, channels in MAPS.items():
         weight = rng.standard_normal((channels, CHANNELS, 1, 1)).astype(np.float32)
         if name == "coarse_segm":  # all of a box is person, so that every pixel has a label to compare
-            weight = np.abs(weight) * np.float32([-1, 1]).reshape(2, 1, 1, 1)
+            weight = np.abs(weight) * np.array([-1, 1], np.float32).reshape(2, 1, 1, 1)
         initializer = ir.Value(name=f"{name}/weight", const_value=ir.tensor(weight, name=f"{name}/weight"))
         graph.initializers[f"{name}/weight"] = initializer
         node = ir.node("Conv", [pooled, initializer], {}, name=f"densepose/{name}")

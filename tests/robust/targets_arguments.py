@@ -275,7 +275,7 @@ def _floats(shape: tuple[int, ...], rng: Random) -> np.ndarray:
     numpy_rng = np.random.default_rng(rng.getrandbits(32))
     array = (numpy_rng.standard_normal(shape) * rng.choice([1, 10])).astype(np.float32)
     odd = numpy_rng.random(shape) < rng.choice([0, 0, 0.05, 0.5])
-    array[odd] = numpy_rng.choice(np.float32(_FLOATS), int(odd.sum()))
+    array[odd] = numpy_rng.choice(np.array(_FLOATS, np.float32), int(odd.sum()))
     return array
 
 

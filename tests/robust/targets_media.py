@@ -165,7 +165,7 @@ class SavedResult(Target):
         uv = (np.zeros((2, 6, 8), np.float32), np.zeros((2, 6, 4), np.float32))
         confidences = {"sigma_2": (np.zeros((6, 8), np.float32), np.zeros((6, 4), np.float32))}
         path = folder / "seed.npz"
-        DensePoseResult(boxes, np.float32([0.9, 0.8]), labels, uv, (20, 30), confidences).save(path)
+        DensePoseResult(boxes, np.array([0.9, 0.8], np.float32), labels, uv, (20, 30), confidences).save(path)
         self._seed = path.read_bytes()
         with np.load(path) as file:
             self._members = {f"{name}.npy": _npy(file[name]) for name in file.files}
