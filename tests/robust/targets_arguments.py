@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -152,28 +153,33 @@ class CommandLine(Target):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._files = [material.GRAPH, material.TABLE, material.ENGINE, material.PICTURES, material.VIDEO]
-        self._files += [next(material.PICTURES.iterdir()), material.MODELS / "demo.yaml", folder / "gone"]
-        self._scratch = folder / "scratch"
-        self._scratch.mkdir()
-        os.chdir(self._scratch)
+        self._given, self._scratch = folder / "given", folder / "scratch"
+        shutil.copytree(material.PICTURES, self._given / "pictures")
+        for path in (material.GRAPH, material.TABLE, material.ENGINE, material.VIDEO, material.MODELS / "demo.yaml"):
+            shutil.copy(path, self._given)
+        shutil.copy(min(material.PICTURES.iterdir()), self._given / "picture.png")
+        self._names = [*sorted(path.name for path in self._given.iterdir()), "gone"]
 
     def make(self, rng: Random) -> tuple[bytes, str]:
         verb = rng.choice(_VERBS)
-        words = [
-            rng.choice(_WORDS) if rng.random() < 0.6 else str(rng.choice(self._files)) for _ in range(rng.randrange(7))
-        ]
+        words = [rng.choice(_WORDS if rng.random() < 0.6 else self._names) for _ in range(rng.randrange(7))]
         if verb == "infer" and rng.random() < 0.6:
-            words = [str(material.ENGINE), str(rng.choice(self._files)), *words]
+            words = [material.ENGINE.name, rng.choice(self._names), *words]
         return json.dumps([verb, *words]).encode(), ".json"
 
     def run(self, path: Path) -> None:
         words = json.loads(path.read_text())
         for word, after in pairwise(words):
-            if word in ("--output", "-o") and after.startswith(("/", "~", "..")):
+            if word.startswith("-") and after.startswith(("/", "~", "..")):
                 return  # nothing outside of this folder is written to
+        # Verbs write beside what they read where no output is named: every input begins with the same files.
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.copytree(self._given, self._scratch)
         os.chdir(self._scratch)
-        run_verb(*words)
+        try:
+            run_verb(*words)
+        finally:
+            os.chdir(self.folder)
 
 
 _FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, 3.4e38, -3.4e38, math.nan, math.inf, -math.inf, 0.5, 100.0)
