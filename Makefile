@@ -156,3 +156,12 @@ format: $(VENV)/testable
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) engine/*.so
+
+# --- Attacks on purpose, with counts: see tests/robust. Seeds are fixed; what fails is kept in build/robust/failures.
+.PHONY: test-robust test-robust-long
+test-robust: build
+	PYTHONPATH=tests $(BIN)/python -m robust
+
+# Hours: ThreadSanitizer, twenty times the inputs, ten times the loads and frames.
+test-robust-long: build
+	PYTHONPATH=tests $(BIN)/python -m robust --long
