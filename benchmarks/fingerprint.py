@@ -12,6 +12,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+
 from densepose_engine import DensePoseResult, Engine
 from densepose_engine.pictures import find_pictures
 

@@ -12,6 +12,7 @@ namespace densepose {
 namespace {
 
 constexpr const char* kName = ChartResult::kName;
+constexpr std::int64_t kMinPixels = 8192;  // fewer are not worth a thread
 std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
 // A map that is sampled in the label's channel only.
@@ -301,7 +302,7 @@ void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& 
   }
 
   Band* bands = scratch.take<Band>(static_cast<std::size_t>(people + kMaxBands));
-  const std::int64_t count = cut_bands({sizes.begin(), sizes.size()}, offsets[people], bands);
+  const std::int64_t count = cut_bands({sizes.begin(), sizes.size()}, offsets[people], kMinPixels, bands);
   const std::int64_t logits = maps.channels(kCoarse) + maps.channels(kFine);
   const Span<Workspace> work(scratch.take<Workspace>(static_cast<std::size_t>(count)), static_cast<std::size_t>(count));
   for (Workspace& w : work) w = take_workspace(logits, maps, widest, scratch);

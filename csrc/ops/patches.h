@@ -63,12 +63,12 @@ struct Band {
   std::int64_t person, begin, end;
 };
 
-// Cuts the patches into bands of about equally many pixels, and returns how many; at most kMaxBands and one per person.
+// Cuts the patches into bands of about equally many pixels, at least `least` of them, and returns how many; at most
+// kMaxBands and one per person.
 inline constexpr std::int64_t kMaxBands = 32;
-inline constexpr std::int64_t kMinPixels = 8192;  // fewer are not worth a thread
 
-inline std::int64_t cut_bands(Span<const PatchSize> sizes, std::int64_t pixels, Band* bands) {
-  const std::int64_t target = std::max(kMinPixels, pixels / kMaxBands + 1);
+inline std::int64_t cut_bands(Span<const PatchSize> sizes, std::int64_t pixels, std::int64_t least, Band* bands) {
+  const std::int64_t target = std::max(least, pixels / kMaxBands + 1);
   std::int64_t count = 0;
   for (std::size_t person = 0; person < sizes.size(); ++person) {
     const std::int64_t pieces = std::min(sizes[person].height, sizes[person].height * sizes[person].width / target + 1);

@@ -9,6 +9,7 @@ namespace densepose {
 
 void bind_preprocess(py::module_& module);
 void bind_threads(py::module_& module);
+void bind_vertex_tree(py::module_& module);
 
 namespace {
 
@@ -31,5 +32,6 @@ PYBIND11_MODULE(_core, module) {
   densepose::bind_ops<densepose::CpuRunner>(ops, static_cast<densepose::Ops*>(nullptr));
   densepose::bind_preprocess(module);
   densepose::bind_threads(module);
+  densepose::bind_vertex_tree(module);
   module.def("isa", &densepose::isa_name, "The instruction set that the kernels run in.");
 }
