@@ -297,5 +297,5 @@ def test_wrong_inputs_are_named(change: dict[int, np.ndarray], words: str) -> No
 
 @pytest.mark.parametrize("attributes", [{"layout": "CHWN"}, {"channels": [2]}, {"block": 2}, {"channels": [0, 16]}])
 def test_wrong_attributes_are_named(attributes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="ClosestVertices: (layout|channels|block)"):
+    with pytest.raises(ValueError, match=r"ClosestVertices: (layout|channels|block)"):
         _core.ops.ClosestVertices(**attributes)
