@@ -137,8 +137,9 @@ check-fresh:
 demo: build
 	$(BIN)/python models/demo.py
 
+# With a trained CSE network beside the repository, closest vertices are looked for on its mesh.
 bench-ops: build
-	$(BIN)/python benchmarks/ops.py
+	$(BIN)/python benchmarks/ops.py $(if $(wildcard ../shared/oracle/demo_cse),--cse ../shared/oracle/demo_cse)
 
 # mypy sees the package laid out as setup maps it: calibration/ inside engine/.
 lint: $(VENV)/testable

@@ -4,6 +4,7 @@
   in an OpenVINO graph with the same number of threads; the stock graph is not charged for picking each box's level.
 - GenerateProposals against detectron2's steps in torch, with OpenVINO's NonMaxSuppression in torchvision's place.
 - ChartResult against detectron2's steps in torch: every channel resampled to the box, then argmax, then u and v.
+- ClosestVertices against DensePose's steps in torch (closest_vertices.py).
 
 The rows "called from Python" include what a call costs: checking shapes, and memory for the outputs. Every pair is
 compared before it is timed.
@@ -12,6 +13,7 @@ compared before it is timed.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import statistics
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import closest_vertices
 import numpy as np
 import onnx
 import openvino
@@ -283,7 +286,12 @@ def chart_cases(threads: int) -> Iterator[tuple[str, Contenders]]:
         )
 
 
-CASES = {"roi_align": roi_align_cases, "proposals": proposal_cases, "chart": chart_cases}
+CASES = {
+    "roi_align": roi_align_cases,
+    "proposals": proposal_cases,
+    "chart": chart_cases,
+    "closest_vertices": closest_vertices.cases,
+}
 
 
 def main() -> None:
@@ -292,14 +300,16 @@ def main() -> None:
     parser.add_argument("ops", nargs="*", choices=[[], *CASES], help="which ops; all of them if none is named")
     parser.add_argument("--threads", type=int, default=2, help="of every contender (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="per case (default: %(default)s)")
+    parser.add_argument("--cse", type=Path, metavar="FOLDER", help="a trained CSE network, see closest_vertices.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the medians there, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     results: dict[str, dict[str, float]] = {}
     print(f"{_core.isa()}, {arguments.threads} threads, median milliseconds")
+    cases = {**CASES, "closest_vertices": functools.partial(closest_vertices.cases, folder=arguments.cse)}
     for name in arguments.ops or CASES:
-        for case, contenders in CASES[name](arguments.threads):
+        for case, contenders in cases[name](arguments.threads):
             results[case] = interleave(contenders, arguments.seconds)
             print(case)
             ours = results[case][OURS]

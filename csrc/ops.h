@@ -5,11 +5,12 @@
 
 #include "ops/box_detections.h"
 #include "ops/chart_result.h"
+#include "ops/closest_vertices.h"
 #include "ops/generate_proposals.h"
 #include "ops/multilevel_roi_align.h"
 
 namespace densepose {
 
-using Ops = std::tuple<GenerateProposals, MultilevelRoiAlign, BoxDetections, ChartResult>;
+using Ops = std::tuple<GenerateProposals, MultilevelRoiAlign, BoxDetections, ChartResult, ClosestVertices>;
 
 }  // namespace densepose

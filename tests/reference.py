@@ -291,3 +291,19 @@ def _lead(logits: Array) -> Array:
         return np.full(logits.shape[1:], np.inf)
     top = np.partition(logits, -2, axis=0)
     return np.asarray(top[-1] - top[-2])
+
+
+# --- ClosestVertices
+
+
+def closest_vertices(
+    coarse_segm: np.ndarray, embedding: np.ndarray, vertices: np.ndarray, box: np.ndarray
+) -> tuple[NDArray[np.bool_], Array, Array]:
+    """Mask [h, w] of one person from maps [C, S, S], how clearly it was decided, and squared distances [h, w, V].
+
+    ``vertices``: embeddings [V, D] of the mesh.
+    """
+    height, width = patch_size(box)
+    coarse, pixels = resample(coarse_segm, height, width), resample(embedding, height, width)
+    difference = pixels.transpose(1, 2, 0)[:, :, None, :] - _float64(vertices)
+    return coarse.argmax(axis=0) > 0, _lead(coarse), np.asarray((difference**2).sum(axis=-1))

@@ -122,6 +122,28 @@ struct RowBlocks {
   std::int64_t step;  // bytes of output from one group to the next
 };
 
+// Two rows of maps whose channels are adjacent, `channels` of them, and their weights.
+struct PixelRows {
+  const float *low, *high;
+  float low_weight, high_weight;
+  std::int64_t channels;
+};
+
+// A mesh's sheets of vertices and their bounding boxes; ops/vertex_tree.h says how they are laid out.
+struct VertexSheets {
+  const float* vertices;
+  const std::int32_t* numbers;
+  const float *blocks, *groups;
+  std::int64_t count;
+  float reach;  // times the sum of a point's coordinates: more than the rounding of any product
+};
+
+// Points in the space of the embeddings, `stride` floats apart.
+struct Points {
+  const float* data;
+  std::int64_t stride, dimensions, count;
+};
+
 struct Kernels {
   const char* isa;
 
@@ -174,6 +196,15 @@ struct Kernels {
   // unless `fresh`: most pixels have the label of the one above.
   void (*sample_row)(RowPair map, PixelTaps taps, const std::uint8_t* labels, std::int64_t width, bool fresh,
                      Samples samples, float* out);
+
+  // out[c] = a pixel between columns `low` and `high` of both rows, for c < rows.channels; horizontally first.
+  void (*resample_pixel)(const PixelRows& rows, std::int64_t low, std::int64_t high, float low_weight,
+                         float high_weight, float* out);
+
+  // The number of the closest vertex to each point that is wanted, and 0 for the others (closest_vertices.h says what
+  // is closest).
+  void (*find_closest)(const VertexSheets& sheets, const Points& points, const std::uint8_t* wanted,
+                       std::int32_t* closest);
 
   // --- pictures: integers, or single float32 operations that nothing may fuse, so that every table gives the same bits
 

@@ -1,28 +1,13 @@
 // How the CPU's ChartResult finds a value, whether maps are tensors or channels of one, and whatever their layout.
 #pragma once
 
-#include "kernels/isa.h"
 #include "ops/chart_result.h"
+#include "ops/maps.h"
 
 namespace densepose {
 
 // Maps by number, whether they are tensors or channels of one.
 inline constexpr std::size_t kCoarse = 0, kFine = 1, kU = 2, kV = 3, kFirstConfidence = 4;
-
-// One person's share of a map, and how to find a value in it, whatever the layout: in cells of block x block pixels.
-struct Map {
-  const float* data;
-  std::int64_t channels, channel_stride;
-  std::int64_t block;
-  std::int64_t row_stride, column_stride;              // of cells
-  std::int64_t block_row_stride, block_column_stride;  // within one
-
-  const float* row(std::int64_t y) const { return data + y / block * row_stride + y % block * block_row_stride; }
-  std::int64_t column(std::int64_t x) const { return x / block * column_stride + x % block * block_column_stride; }
-  RowPair rows(const MapTap& y) const {
-    return {row(y.low), row(y.high), y.low_weight, y.high_weight, channels, channel_stride};
-  }
-};
 
 // All maps of a call, in one tensor or in many.
 class Maps {
@@ -42,14 +27,9 @@ class Maps {
   }
 
   Map map(std::size_t map, std::int64_t person) const {
-    const Tensor& source = tensor(map);
-    const std::int64_t all = source.shape[nhwc_ ? 3 : 1], cells = source.shape[2];
-    const std::int64_t plane = nhwc_ ? 1 : cells * cells, cell = nhwc_ ? all : 1;
     std::int64_t before = 0;
     for (std::size_t i = 0; packed_ && i < map; ++i) before += op_.channels[i];
-    const std::int64_t block = op_.block;
-    const float* data = source.as<const float>() + person * all * cells * cells + before * block * block * plane;
-    return {data, channels(map), block * block * plane, block, cells * cell, cell, block * plane, plane};
+    return map_of(tensor(map), nhwc_, op_.block, before, channels(map), person);
   }
 
  private:

@@ -2,43 +2,14 @@
 // Source: DensePose converters/{chart_output_to_chart_result,segm_to_mask}.py.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "boxes/boxes.h"
 #include "core/op.h"
+#include "ops/patches.h"
 
 namespace densepose {
-
-// All people's patches together may have as many pixels as an int32 counts: with 9 bytes a pixel that is more memory
-// than a machine that means well gives to charts.
-inline constexpr std::int64_t kMaxChartPixels = 0x7fffffff;
-
-// Rows or columns of a box's patch: the side truncated to an integer, at least 1. -1 for a side that is not a number or
-// exceeds kMaxChartPixels.
-DENSEPOSE_HD std::int64_t patch_side(float low, float high) {
-  const float side = high - low;
-  if (!(side <= static_cast<float>(kMaxChartPixels) && side >= -3.402823466e+38f)) return -1;
-  return side < 1.0f ? 1 : static_cast<std::int64_t>(side);
-}
-
-// Where along an axis of a map an output pixel samples it, as torch.nn.functional.interpolate(mode="bilinear",
-// align_corners=False) does: pixel centers, edges replicated, float32.
-struct MapTap {
-  std::int32_t low, high;
-  float low_weight, high_weight;
-};
-
-DENSEPOSE_HD MapTap map_tap(std::int64_t pixel, std::int64_t pixels, std::int32_t map_size) {
-  const float ratio = static_cast<float>(map_size) / static_cast<float>(pixels);
-  const float position = larger(ratio * (static_cast<float>(pixel) + 0.5f) - 0.5f, 0.0f);
-  std::int32_t low = static_cast<std::int32_t>(position);
-  if (low > map_size - 1) low = map_size - 1;
-  const float high_weight = clamp_to(position - static_cast<float>(low), 0.0f, 1.0f);
-  return {low, low + (low < map_size - 1 ? 1 : 0), 1.0f - high_weight, high_weight};
-}
 
 // Inputs, in one of two forms. A tensor for each map: coarse_segm, fine_segm, u, v, boxes_original, confidence_0 ..
 // confidence_{E-1}

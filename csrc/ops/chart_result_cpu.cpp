@@ -12,12 +12,8 @@ namespace densepose {
 namespace {
 
 constexpr const char* kName = ChartResult::kName;
+constexpr std::int64_t kMinPixels = 8192;  // fewer are not worth a thread
 std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
-
-// Rows [begin, end) of a person's patch: the unit of work of a thread.
-struct Band {
-  std::int64_t person, begin, end;
-};
 
 // A map that is sampled in the label's channel only.
 struct SampledMap {
@@ -223,42 +219,6 @@ class PatchPainter {
   std::int64_t cells_in_place_[2] = {-1, -1};
 };
 
-struct PatchSize {
-  std::int64_t height, width;
-};
-
-PatchSize patch_size(const float* box) { return {patch_side(box[1], box[3]), patch_side(box[0], box[2])}; }
-
-// The number of pixels of all patches; refuses boxes that are no boxes before anybody allocates memory for them.
-std::int64_t count_pixels(const Tensor& boxes) {
-  std::int64_t pixels = 0;
-  for (std::int64_t person = 0; person < boxes.shape[0]; ++person) {
-    const PatchSize size = patch_size(boxes.as<const float>() + 4 * person);
-    const std::string box = "box " + std::to_string(person) + " of boxes_original ";
-    check(size.height > 0 && size.width > 0, kName, box + "is not finite or far larger than a picture");
-    check(size.width <= kMaxChartPixels / size.height, kName, box + "is far larger than a picture");
-    pixels += size.height * size.width;
-    check(pixels <= kMaxChartPixels, kName, "boxes_original have more than 2^31 pixels in total");
-  }
-  return pixels;
-}
-
-// Cuts the patches into bands of about equally many pixels, and returns how many; at most kTasks and one per person.
-constexpr std::int64_t kTasks = 32;
-constexpr std::int64_t kMinPixels = 8192;  // fewer are not worth a thread
-
-std::int64_t cut_bands(Span<const PatchSize> sizes, std::int64_t pixels, Band* bands) {
-  const std::int64_t target = std::max(kMinPixels, pixels / kTasks + 1);
-  std::int64_t count = 0;
-  for (std::size_t person = 0; person < sizes.size(); ++person) {
-    const std::int64_t pieces = std::min(sizes[person].height, sizes[person].height * sizes[person].width / target + 1);
-    for (std::int64_t i = 0; i < pieces; ++i)
-      bands[count++] = {static_cast<std::int64_t>(person), i * sizes[person].height / pieces,
-                        (i + 1) * sizes[person].height / pieces};
-  }
-  return count;
-}
-
 }  // namespace
 
 void ChartResult::validate() const {
@@ -282,7 +242,7 @@ void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
   };
   const auto check_size = [](std::int64_t depth, std::int64_t size, const char* name) {
     check(size != 0, kName, std::string(name) + " has no pixels");
-    check(size == kUnknown || depth == kUnknown || (size < 1 << 15 && depth * size * size <= kMaxChartPixels), kName,
+    check(size == kUnknown || depth == kUnknown || (size < 1 << 15 && depth * size * size <= kMaxPatchPixels), kName,
           std::string(name) + " has more pixels than 32 bits can count");
   };
   if (channels.empty()) {
@@ -318,7 +278,7 @@ void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
   const std::int64_t people = inputs[0].shape[0];
   check_tensor(maps.boxes(), DataType::kFloat32, {people, 4}, kName, "boxes_original");
   const bool sized = people == 0 || (maps.boxes().data && maps.boxes().shape.known());
-  const std::int64_t pixels = sized ? count_pixels(maps.boxes()) : kUnknown;
+  const std::int64_t pixels = sized ? count_pixels(maps.boxes(), kName) : kUnknown;
   outputs[0] = {DataType::kUint8, {pixels}};
   outputs[1] = {DataType::kFloat32, {sized ? 2 * pixels : kUnknown}};
   outputs[2] = {DataType::kInt64, {people == kUnknown ? kUnknown : people + 1}};
@@ -341,8 +301,8 @@ void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& 
     widest = std::max(widest, size.width);
   }
 
-  Band* bands = scratch.take<Band>(static_cast<std::size_t>(people + kTasks));
-  const std::int64_t count = cut_bands({sizes.begin(), sizes.size()}, offsets[people], bands);
+  Band* bands = scratch.take<Band>(static_cast<std::size_t>(people + kMaxBands));
+  const std::int64_t count = cut_bands({sizes.begin(), sizes.size()}, offsets[people], kMinPixels, bands);
   const std::int64_t logits = maps.channels(kCoarse) + maps.channels(kFine);
   const Span<Workspace> work(scratch.take<Workspace>(static_cast<std::size_t>(count)), static_cast<std::size_t>(count));
   for (Workspace& w : work) w = take_workspace(logits, maps, widest, scratch);

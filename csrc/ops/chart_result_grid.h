@@ -3,70 +3,15 @@
 
 #include "core/grid.h"
 #include "ops/chart_result.h"
+#include "ops/maps_grid.h"
 
 namespace densepose {
 
 inline constexpr std::size_t kMaxConfidences = 8;
 
-// All people's share of a map, whatever the layout: in cells of block x block pixels.
-struct ChartMap {
-  const float* data;
-  std::int64_t channels;
-  std::int64_t person_stride, channel_stride;
-  std::int64_t block;
-  std::int64_t row_stride, column_stride;              // of cells
-  std::int64_t block_row_stride, block_column_stride;  // within one
-
-  DENSEPOSE_HD std::int64_t row(std::int64_t y) const { return y / block * row_stride + y % block * block_row_stride; }
-  DENSEPOSE_HD std::int64_t column(std::int64_t x) const {
-    return x / block * column_stride + x % block * block_column_stride;
-  }
-  // One channel at one output pixel; horizontally first, as torch sums.
-  DENSEPOSE_HD float sample(std::int64_t person, std::int64_t channel, const MapTap& y, const MapTap& x) const {
-    const float* map = data + person * person_stride + channel * channel_stride;
-    const float *low = map + row(y.low), *high = map + row(y.high);
-    const std::int64_t left = column(x.low), right = column(x.high);
-    const float top = low[left] * x.low_weight + low[right] * x.high_weight;
-    const float bottom = high[left] * x.low_weight + high[right] * x.high_weight;
-    return top * y.low_weight + bottom * y.high_weight;
-  }
-
-  // The first channel with the largest value; a NaN is larger than any number.
-  DENSEPOSE_HD std::int64_t argmax(std::int64_t person, const MapTap& y, const MapTap& x) const {
-    float best = sample(person, 0, y, x);
-    std::int64_t label = 0;
-    for (std::int64_t c = 1; c < channels && best == best; ++c) {
-      const float value = sample(person, c, y, x);
-      if (!(value <= best)) {
-        best = value;
-        label = c;
-      }
-    }
-    return label;
-  }
-};
-
-// Where each person's pixels begin. Boxes that the CPU refuses, and people whose pixels exceed the outputs' capacity,
-// get none: a kernel can refuse nothing.
-struct FindOffsets {
-  const float* boxes;
-  std::int64_t* offsets;  // [people + 1]
-  std::int64_t people, capacity;
-  DENSEPOSE_HD void operator()(std::int64_t) const {
-    std::int64_t end = 0;
-    offsets[0] = 0;
-    for (std::int64_t person = 0; person < people; ++person) {
-      const float* box = boxes + 4 * person;
-      const std::int64_t height = patch_side(box[1], box[3]), width = patch_side(box[0], box[2]);
-      if (height > 0 && width > 0 && width <= (capacity - end) / height) end += height * width;
-      offsets[person + 1] = end;
-    }
-  }
-};
-
 struct PaintPixel {
-  ChartMap coarse, fine, u, v;
-  ChartMap confidences[kMaxConfidences];
+  GridMap coarse, fine, u, v;
+  GridMap confidences[kMaxConfidences];
   std::int64_t confidence_count;
   std::int32_t map_size;
   const float* boxes;
@@ -76,14 +21,7 @@ struct PaintPixel {
   float *uv, *values;
 
   DENSEPOSE_HD void operator()(std::int64_t i) const {
-    std::int64_t person = 0;
-    for (std::int64_t end = people; person < end;) {  // the last person whose pixels begin at or before i
-      const std::int64_t middle = (person + end) / 2;
-      if (offsets[middle + 1] <= i)
-        person = middle + 1;
-      else
-        end = middle;
-    }
+    const std::int64_t person = person_of(i, offsets, people);
     if (person == people) return;  // room that nobody needs
     const float* box = boxes + 4 * person;
     const std::int64_t height = patch_side(box[1], box[3]), width = patch_side(box[0], box[2]);
@@ -98,7 +36,7 @@ struct PaintPixel {
   }
 
   // The label's channel, 0 on background; of a map with one channel for all parts, that one.
-  DENSEPOSE_HD float at_label(const ChartMap& map, std::int64_t person, std::int64_t label, const MapTap& y,
+  DENSEPOSE_HD float at_label(const GridMap& map, std::int64_t person, std::int64_t label, const MapTap& y,
                               const MapTap& x) const {
     if (map.channels != fine.channels) return map.sample(person, 0, y, x);
     return label ? map.sample(person, label, y, x) : 0.0f;
@@ -106,23 +44,12 @@ struct PaintPixel {
 };
 
 // Map number `map` of a call: coarse_segm, fine_segm, u, v, confidences, each a tensor or some channels of one.
-inline ChartMap read_chart_map(const ChartResult& op, Span<const Tensor> inputs, std::size_t map) {
+inline GridMap read_chart_map(const ChartResult& op, Span<const Tensor> inputs, std::size_t map) {
   const bool nhwc = op.layout == "NHWC", packed = !op.channels.empty();
   const Tensor& source = inputs[packed ? 0 : map + (map >= 4)];
-  const std::int64_t all = source.shape[nhwc ? 3 : 1], cells = source.shape[2];
-  const std::int64_t plane = nhwc ? 1 : cells * cells, cell = nhwc ? all : 1;
-  const std::int64_t block = op.block, channel = block * block * plane;
   std::int64_t before = 0;
   for (std::size_t i = 0; packed && i < map; ++i) before += op.channels[i];
-  return {source.as<const float>() + before * channel,
-          packed ? op.channels[map] : all,
-          all * cells * cells,
-          channel,
-          block,
-          cells * cell,
-          cell,
-          block * plane,
-          plane};
+  return grid_map(source, nhwc, op.block, before, packed ? op.channels[map] : source.shape[nhwc ? 3 : 1]);
 }
 
 inline std::size_t chart_maps(const ChartResult& op, Span<const Tensor> inputs) {

@@ -11,6 +11,7 @@ void bind_preprocess(py::module_& module);
 void bind_locale(py::module_& module);
 void bind_requests(py::module_& module);
 void bind_threads(py::module_& module);
+void bind_vertex_tree(py::module_& module);
 
 namespace {
 
@@ -35,5 +36,6 @@ PYBIND11_MODULE(_core, module) {
   densepose::bind_locale(module);
   densepose::bind_requests(module);
   densepose::bind_threads(module);
+  densepose::bind_vertex_tree(module);
   module.def("isa", &densepose::isa_name, "The instruction set that the kernels run in.");
 }

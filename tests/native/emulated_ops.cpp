@@ -11,6 +11,7 @@
 #include "ops.h"
 #include "ops/box_detections_grid.h"
 #include "ops/chart_result_grid.h"
+#include "ops/closest_vertices_grid.h"
 #include "ops/generate_proposals_grid.h"
 #include "ops/multilevel_roi_align_grid.h"
 #include "python/bindings_ops.h"
