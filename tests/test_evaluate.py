@@ -114,6 +114,48 @@ def scene(tmp_path: Path) -> tuple[Path, list[DensePoseResult], list[DensePoseRe
     return data, first, [best_people(one, 1) for one in first]
 
 
+class NoisyEngine(FakeEngine):
+    """In a picture with noise it finds everybody with one pixel of four wrong."""
+
+    def __init__(self, results: list[DensePoseResult]) -> None:
+        super().__init__(results)
+        self.runs = 0
+
+    def infer(self, image: np.ndarray, **settings: Any) -> DensePoseResult:
+        self.runs += 1
+        plain = (image[..., 1:] == 0).all()
+        picture = self.results[round(float(image[..., 0].mean()))]  # noise moves the first pixel, but not the mean
+        return picture if plain else turned(picture, 4)
+
+
+def turned(result: DensePoseResult, every: int) -> DensePoseResult:
+    """One pixel of so many with another part."""
+    labels = []
+    for one in result.labels:
+        changed = one.copy()
+        changed.reshape(-1)[::every] = np.where(changed.reshape(-1)[::every] > 0, 24, 0)
+        labels.append(changed)
+    return DensePoseResult(result.boxes, result.scores, tuple(labels), result.uv, result.image_size)
+
+
+def test_the_yardstick_of_two_engines(scene: Any) -> None:
+    data, results, _ = scene
+    dataset = Dataset.load(data)
+    gps = gps_definition("simple", surface=data.parent / "surface.npz")
+    reference: Any = NoisyEngine(results)
+    other: Any = FakeEngine([turned(one, 2) for one in results])
+    pair = EnginePredictor(reference, "a"), EnginePredictor(other, "b")
+    plain = evaluate_pair(*pair, dataset, gps, resamples=50)
+    assert plain.yardstick is None and reference.runs == 6
+    found = evaluate_pair(*pair, dataset, gps, resamples=50, yardstick=True)
+    assert reference.runs == 6 + 6 * 6
+    assert found.yardstick is not None and found.drift == plain.drift
+    assert found.yardstick.low <= found.yardstick.value <= found.yardstick.high
+    assert 1 < found.yardstick.value < 4
+    with pytest.raises(ValueError, match="must be an engine"):
+        evaluate_pair(SavedPredictions(data), pair[1], dataset, gps, yardstick=True)
+
+
 def test_evaluate_engine(scene: Any) -> None:
     data, results, _ = scene
     dataset = Dataset.load(data)

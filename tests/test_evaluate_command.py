@@ -108,7 +108,8 @@ def test_two_sets_of_predictions(folder: Path, capsys: pytest.CaptureFixture[str
     assert main(*arguments, "--json", "-") == 0
     content = json.loads(capsys.readouterr().out)
     comparison = content["comparison"]
-    assert set(comparison) == {"drift", "differences", "interval", "resamples", "seed"}
+    assert set(comparison) == {"drift", "differences", "yardstick", "interval", "resamples", "seed"}
+    assert comparison["yardstick"] is None
     assert (comparison["interval"], comparison["resamples"], comparison["seed"]) == (95, 50, 0)
     assert set(comparison["drift"]) == {
         *("matched", "only_reference", "only_other", "box_iou", "part_agreement", "label_agreement", "mask_iou"),
@@ -138,6 +139,17 @@ def test_engines(folder: Path, engine: FakeEngine, capsys: pytest.CaptureFixture
     assert engine.settings == [{"score_threshold": 0.2, "max_people": 3, "max_proposals": 70}] * 4
     assert content["comparison"]["drift"]["matched"] == 2
     assert content["comparison"]["differences"]["gps"]["AP"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_the_yardstick(folder: Path, engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fake.engine", "fake.engine", "--data", "set", "--limit", 2, "--yardstick"]
+    assert main(*arguments) == 0
+    assert "part disagreement not known: nothing moved" in capsys.readouterr().out.replace("  ", " ")
+    assert len(engine.settings) == 2 * (2 + 5)
+    assert main(*arguments, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["comparison"]["yardstick"] == dict.fromkeys(("value", "low", "high"))
+    assert main("fake.engine", "--data", "set", "--yardstick") == cli.USAGE
+    assert "--yardstick is for two engines" in capsys.readouterr().err
 
 
 def test_an_engine_beside_predictions_is_the_other(

@@ -86,6 +86,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     scores.add_argument(
         "--resamples", type=positive, default=1000, metavar="N", help="of the bootstrap (default: %(default)s)"
     )
+    scores.add_argument(
+        "--yardstick",
+        action="store_true",
+        help="of two engines: also run the first on every picture with one grey level of noise, five times, and say "
+        "how many times as far the other is from it",
+    )
     scores.add_argument("--seed", type=count, default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
 
     output = parser.add_argument_group("output")
@@ -108,6 +114,8 @@ def run(arguments: Namespace) -> int:
     # Everything that can be found wrong is found before an engine is loaded.
     if not 1 <= len(arguments.engines) + len(arguments.predictions) <= 2:
         raise ValueError("name one engine or two; each may be replaced by --predictions DIR")
+    if arguments.yardstick and len(arguments.engines) != 2:
+        raise ValueError("--yardstick is for two engines: the first is run on pictures with noise")
     for path in arguments.engines:
         expect(path, ENGINE)
     for path in arguments.predictions:
@@ -134,7 +142,7 @@ def run(arguments: Namespace) -> int:
             comparison = None
             evaluations = [evaluate(predictors[0], dataset, gps, **settings)]
         else:
-            settings |= {"resamples": arguments.resamples, "seed": arguments.seed}
+            settings |= {"resamples": arguments.resamples, "seed": arguments.seed, "yardstick": arguments.yardstick}
             comparison = evaluate_pair(predictors[0], predictors[1], dataset, gps, **settings)
             evaluations = [comparison.reference, comparison.other]
 

@@ -18,9 +18,11 @@ score is null where nobody was to be found.
                    {"drift": {"matched", "only_reference", "only_other", "box_iou", "part_agreement", "label_agreement",
                               "mask_iou", "uv_error", "score_difference"},
                     "differences": {"box", "gps", "gpsm"} of {"AP", "AP50", "AP75", "AR"} of {"value", "low", "high"},
-                    "interval": 95, "resamples", "seed"}; differences are second - first engine; of the drift,
-                   part_agreement counts pixels that at least one of the two calls a part, label_agreement background
-                   too, which is most of a patch and flatters
+                    "yardstick", "interval": 95, "resamples", "seed"}
+                   differences are second - first engine; of the drift, part_agreement counts pixels that at least one
+                   of the two calls a part, label_agreement background too, which is most of a patch and flatters;
+                   yardstick is null, or {"value", "low", "high"}: 1 - part_agreement in units of what one grey level of
+                   noise does to the reference, and its interval
 """
 
 from __future__ import annotations
@@ -76,6 +78,9 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             metric: {name: {k: _rounded(v) for k, v in asdict(d).items()} for name, d in of_metric.items()}
             for metric, of_metric in comparison.differences.items()
         },
+        "yardstick": None
+        if comparison.yardstick is None
+        else {name: _rounded(value) for name, value in asdict(comparison.yardstick).items()},
         "interval": INTERVAL,
         "resamples": comparison.resamples,
         "seed": comparison.seed,
@@ -131,6 +136,8 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield f"  {'only other':18}{moved.only_other:>9,}"
     for key, label in _DRIFT.items():
         yield f"  {label:18}{getattr(moved, key):9.5f}"
+    if comparison.yardstick is not None:
+        yield f"  {'part disagreement':18}{comparison.yardstick}"
 
 
 def _basis(evaluation: Evaluation) -> str:

@@ -58,6 +58,10 @@ class EnginePredictor:
                 f"{picture.path} is {rgb.shape[1]} x {rgb.shape[0]} pixels, its annotations are of "
                 f"{picture.width} x {picture.height}"
             )
+        return self.run(rgb)
+
+    def run(self, rgb: np.ndarray) -> DensePoseResult:
+        """The people in a uint8 RGB picture, at the same settings."""
         return self._engine.infer(rgb, **self._settings)
 
 
