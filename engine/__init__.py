@@ -16,6 +16,7 @@ from .errors import (
     DensePoseEngineError,
     EngineFileError,
     ExportError,
+    GraphFileError,
     ImageError,
     InferenceError,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Engine",
     "EngineFileError",
     "ExportError",
+    "GraphFileError",
     "ImageError",
     "InferenceError",
     "__version__",

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from densepose_engine.output_files import OutputError, atomic_output, check_outputs
+from densepose_engine.output_files import (
+    OutputError,
+    atomic_output,
+    check_outputs,
+    remove_unfinished,
+    takes_files,
+    write_all,
+)
 from densepose_engine.outputs.kinds import OUTPUT_KINDS, outputs_of
 from densepose_engine.pictures import Picture, find_pictures
 
@@ -144,3 +151,50 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(OutputError, match="it is a folder"):
         check_outputs([tmp_path / "folder.npz"], force=True)
+
+
+def test_an_output_that_fails_does_not_cost_the_others(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()  # in the way
+    paths = [tmp_path / name for name in "abc"]
+    with pytest.raises(OutputError, match=r"cannot write .*/b: ") as failure:
+        write_all({path: lambda temporary: temporary.write_text("whole") for path in paths})
+    assert str(paths[0]) not in str(failure.value)
+    assert [path.read_text() for path in (paths[0], paths[2])] == ["whole", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_what_an_interruption_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C can come in the very line that would remove the temporary file."""
+
+    def interrupted(path: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", interrupted)
+        with atomic_output(tmp_path / "a.npz") as temporary:
+            temporary.write_bytes(b"half")
+            raise ValueError
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_unfinished()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_is_tried(tmp_path: Path) -> None:
+    assert takes_files(tmp_path / "new" / "folder")
+    (tmp_path / "file").write_text("")
+    assert not takes_files(tmp_path / "file" / "below")
+    assert not takes_files(Path("/proc/self"))
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_folders_on_the_way_have_their_limits_too(tmp_path: Path) -> None:
+    limit = os.pathconf(tmp_path, "PC_NAME_MAX")
+    check_outputs([tmp_path / ("f" * limit) / "a.npz", tmp_path / ("n" * (limit - 4) + ".npz")], force=False)
+    for path in (
+        tmp_path / ("f" * (limit + 1)) / "a.npz",
+        tmp_path / ("ü" * (limit // 2 + 1)) / "a.npz",  # two bytes each
+        tmp_path / ("n" * (limit - 3) + ".npz"),
+        tmp_path / ("a." + "s" * (limit - 2)),  # it fits, and the temporary name, which has this suffix, does not
+    ):
+        with pytest.raises(OutputError, match=rf"bytes, and .* takes {limit}"):
+            check_outputs([path], force=False)
