@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CalibrationError, ImageError, InferenceError
+from ..files.recognize import GRAPH, refuse_other
 from ..npz import NpzReader, write_npz
+from ..output_files import output_errors
 from ..pictures import Picture
 from ..preprocess import to_rgb_array
 from .histogram import BINS, Histogram, TensorStatistics
@@ -69,8 +71,7 @@ def collect(
     """
     if min_people < 1:
         raise ValueError(f"min_people must be at least 1, not {min_people}")
-    if graph.is_dir():
-        raise CalibrationError(f"{graph} is a folder; give the ONNX file that 'densepose-engine export' wrote")
+    refuse_other(graph, GRAPH, error=CalibrationError)
     model = graph.read_bytes()
     chosen = choose(pictures, count, seed)
     if not chosen:
@@ -89,7 +90,8 @@ def collect(
         last = index + 1 == len(chosen)
         due = unsaved == _SAVE_EVERY or time.monotonic() - saved_at >= _SAVE_AFTER
         if resume_path is not None and (due or last):
-            run.save(resume_path, fingerprint)
+            with output_errors(resume_path):
+                run.save(resume_path, fingerprint)
             unsaved, saved_at = 0, time.monotonic()
         progress(index + 1, len(chosen))
     _check_enough(run, len(chosen), len(pictures), min_people)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from .backends import backend_module
 from .engine_file import EngineFile
-from .errors import BackendUnavailable, BuildError
+from .errors import BackendUnavailable, BuildError, GraphFileError
+from .files.recognize import GRAPH, refuse_other
 from .layer_precision import explain
 
 if TYPE_CHECKING:
@@ -170,18 +171,17 @@ def read_graph(path: Path) -> tuple[bytes, ir.Model, dict[str, Any]]:
         ) from error
     from .export.metadata import GRAPH_VERSION, METADATA
 
-    if path.is_dir():
-        raise BuildError(f"{path} is a folder; give the ONNX file that 'densepose-engine export' wrote")
+    refuse_other(path, GRAPH)
     data = path.read_bytes()
     try:
         model = ir.from_proto(onnx.load_model_from_string(data))
         description: dict[str, Any] = json.loads(model.metadata_props[METADATA])
     except KeyError:
-        raise BuildError(f"{path} was not written by 'densepose-engine export': it lacks our metadata") from None
+        raise GraphFileError(f"{path} was not written by 'densepose-engine export': it lacks our metadata") from None
     except Exception as error:  # protobuf, onnx_ir and json each have their own
-        raise BuildError(f"{path} cannot be read as an ONNX graph ({type(error).__name__}: {error})") from error
+        raise GraphFileError(f"{path} cannot be read as an ONNX graph ({type(error).__name__}: {error})") from error
     if description.get("graph_version") != GRAPH_VERSION:
-        raise BuildError(
+        raise GraphFileError(
             f"{path} has graph version {description.get('graph_version')!r}, this package builds {GRAPH_VERSION}: "
             "export it again with this version"
         )

@@ -6,32 +6,43 @@ import argparse
 import os
 import platform
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from .commands import VERBS
-from .errors import BackendUnavailable, BuildError, DensePoseEngineError, ExportError, InferenceError
-from .output_files import OutputError
-from .terminal import say
+from .errors import (
+    BackendUnavailable,
+    BuildError,
+    DensePoseEngineError,
+    ExportError,
+    GraphFileError,
+    InferenceError,
+)
+from .interruption import Terminated, termination_as_interrupt
+from .output_files import OUTPUT_ERRNOS, OutputError, remove_unfinished
+from .terminal import printable, say
 
 OK, SOME_FAILED, USAGE, BAD_INPUT, BAD_RUNTIME, BAD_OUTPUT = range(6)
 # As sysexits.h and the shell have them.
-BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
+BUG, HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 70, 129, 130, 141, 143
 
 EXIT_CODES = {
     OK: "all right",
-    SOME_FAILED: "some pictures failed; the results of the others are written",
+    SOME_FAILED: "some pictures failed or could not be written; the results of the others are",
     USAGE: "wrong usage: an argument is missing, unknown or out of range",
     BAD_INPUT: "an input cannot be used: missing, damaged, of another version, or not supported",
     BAD_RUNTIME: "a runtime is missing or refuses: the model cannot be exported, built or run here",
     BAD_OUTPUT: "an output cannot be written, or exists and --force was not given",
     BUG: "an error in densepose-engine itself",
-    INTERRUPTED: "interrupted (Ctrl-C); finished outputs are kept",
+    HUNG_UP: "the terminal was closed (SIGHUP); as 130",
+    INTERRUPTED: "interrupted (Ctrl-C); finished outputs are kept, unfinished ones removed",
     CLOSED_PIPE: "whoever read the output stopped reading",
+    TERMINATED: "told to end (SIGTERM); as 130",
 }
 #: What ``--version`` looks for, beside this package and Python.
 RUNTIMES = (
@@ -53,32 +64,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A file name that the terminal's encoding lacks is escaped; it must not end the work.
         with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        code = _run(sys.argv[1:] if argv is None else argv)
-        if sys.stdout is not None:  # it is None where the shell closed it
-            sys.stdout.flush()
-    except BrokenPipeError:
-        code = CLOSED_PIPE
-    except OSError as error:
-        say(f"error: cannot write to standard output: {error.strerror or error}")
-        code = BAD_OUTPUT
+    with _checked_stdout():
+        try:
+            code = _run(sys.argv[1:] if argv is None else argv)
+            if sys.stdout is not None:  # it is None where the shell closed it
+                sys.stdout.flush()
+        except BrokenPipeError:
+            code = CLOSED_PIPE
+        except OutputError as error:
+            say(f"error: {error}")
+            code = BAD_OUTPUT
     if code in (CLOSED_PIPE, BAD_OUTPUT):
         _drop_stdout()
     return code
 
 
 def _run(argv: Sequence[str]) -> int:
-    """All but what is wrong with standard output, which is the caller's."""
+    """All but what is wrong with standard output at the end, which is the caller's."""
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as end:  # argparse ends the process itself after --help, --version and wrong usage
         return int(end.code or 0)
     debug = arguments.debug or os.environ.get("DENSEPOSE_DEBUG", "0") not in ("", "0")
     try:
-        with _warnings_as_remarks(everything=debug):
+        with _warnings_as_remarks(everything=debug), termination_as_interrupt():
             return arguments.run(arguments)
     except BrokenPipeError:
         raise
+    except Terminated as end:
+        say(f"ended by {end}")
+        return 128 + end.number
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
@@ -92,14 +107,18 @@ def _run(argv: Sequence[str]) -> int:
         if debug or code == BUG:
             traceback.print_exc()
         if code != BUG:
-            say(f"error: {_sentence(error)}")
+            say("error: " + "\n".join(map(printable, _sentence(error).split("\n"))))
         return code
+    finally:
+        remove_unfinished()
 
 
 def exit_code(error: Exception) -> int:
     """The exit code for an exception that a verb raised."""
-    if isinstance(error, OutputError):
+    if isinstance(error, OutputError) or (isinstance(error, OSError) and error.errno in OUTPUT_ERRNOS):
         return BAD_OUTPUT
+    if isinstance(error, GraphFileError):
+        return BAD_INPUT
     if isinstance(error, (BackendUnavailable, BuildError, ExportError, InferenceError)):
         return BAD_RUNTIME
     if isinstance(error, (DensePoseEngineError, OSError)):
@@ -110,6 +129,8 @@ def exit_code(error: Exception) -> int:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in OUTPUT_ERRNOS:
+        return f"something cannot be written: {error.strerror} (temporary files go to {tempfile.gettempdir()})"
     return str(error) or type(error).__name__
 
 
@@ -128,6 +149,49 @@ def _warnings_as_remarks(everything: bool) -> Iterator[None]:
         yield
 
 
+class _CheckedStdout:
+    """Standard output, whose failures say that they are its own; after the first, what is written goes nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._failed = False
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            action()
+        except BrokenPipeError:
+            self._failed = True
+            raise
+        except OSError as error:
+            self._failed = True
+            raise OutputError(f"cannot write to standard output: {error.strerror or error}", error.errno) from error
+
+
+@contextmanager
+def _checked_stdout() -> Iterator[None]:
+    stream = sys.stdout
+    if stream is None:
+        yield
+        return
+    sys.stdout = cast("TextIO", _CheckedStdout(stream))
+    try:
+        yield
+    finally:
+        sys.stdout = stream
+
+
 def _drop_stdout() -> None:
     """Let what is left in the buffer go nowhere: Python flushes it at exit, and would fail with a traceback."""
     with suppress(AttributeError, OSError, ValueError):
@@ -141,7 +205,7 @@ class _Parser(argparse.ArgumentParser):
     """Complains in the same form as the rest of the command."""
 
     def error(self, message: str) -> NoReturn:
-        say(f"error: {message} (see '{self.prog} --help')")
+        say(f"error: {printable(message)} (see '{self.prog} --help')")
         raise SystemExit(USAGE)
 
 

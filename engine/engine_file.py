@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import EngineFileError
+from .files.recognize import ENGINE, ZIP, mismatch
 
 FORMAT = "densepose-engine"
 FORMAT_VERSION = 1
@@ -109,9 +110,9 @@ def read_engine_file(path: str | os.PathLike[str]) -> EngineFile:
 
 
 def _open(path: str | os.PathLike[str]) -> zipfile.ZipFile:
+    if (sentence := mismatch(path, ENGINE, ZIP)) is not None:
+        raise EngineFileError(sentence)
     path = Path(path)
-    if path.is_dir():
-        raise EngineFileError(f"{path} is a folder, not an engine file")
     with path.open("rb") as stream:
         magic = stream.read(4)
     if not magic:

@@ -41,6 +41,10 @@ class BuildError(DensePoseEngineError):
     """The vendor's compiler refused the graph; its own exception is chained."""
 
 
+class GraphFileError(BuildError):
+    """A file is no ONNX graph that ``export`` wrote."""
+
+
 class EngineFileError(DensePoseEngineError):
     """An engine file is truncated, damaged, of another version, or not an engine at all."""
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from .output_files import replacement
 
 _DEFLATE_RATIO = 1032  # deflate compresses no better
 _HEADERS = {
@@ -25,15 +26,8 @@ _HEADERS = {
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     """Write ``arrays`` compressed to exactly ``path`` (no suffix is added), replacing what was there in one step."""
-    path = Path(path)
-    # Not tempfile: its files are readable by their owner alone.
-    temporary = path.with_name(f".{secrets.token_hex(8)}.npz")
-    try:
-        with temporary.open("xb") as stream:
-            np.savez_compressed(stream, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacement(Path(path)) as temporary, temporary.open("xb") as stream:
+        np.savez_compressed(stream, **arrays)
 
 
 class NpzReader:

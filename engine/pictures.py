@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .errors import ImageError
+from .files.heif import can_read_heif
+from .files.recognize import PICTURE, VIDEO, kind_of_suffix, mismatch
+
 #: What is taken for a picture inside a folder. A file that is named itself may be called anything.
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif", ".jp2")
+#: The same where pillow-heif is installed.
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+_COUNTED = 6  # suffixes that a remark names before it counts the rest
+# Of these Pillow's formats further frames are further pictures. A telephone's JPEG (MPO) has its preview there.
+_ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,43 @@ class Picture:
         return folder / self.name.with_name(self.name.name + suffix)
 
 
+@dataclass(frozen=True)
+class Search:
+    """What files and folders mean: ``pictures``, each once, with a name of its own; and what was left out.
+
+    ``left_out``: how many files of each suffix (".heic"; "" for none) lie in the folders and are no pictures, or cannot
+    be read as ones here; ``hidden``: files and folders; ``linked``: folders.
+    """
+
+    pictures: list[Picture]
+    left_out: Counter[str]
+    hidden: int = 0
+    linked: int = 0
+
+    def remark(self) -> str | None:
+        """A line about what was left out, or None."""
+        known = sorted(self.left_out.items(), key=lambda entry: (-entry[1], entry[0]))
+        parts = [f"{number} {suffix or 'without suffix'}" for suffix, number in known[:_COUNTED]]
+        if rest := sum(number for _, number in known[_COUNTED:]):
+            parts.append(f"{rest} others")
+        if self.hidden:
+            parts.append(f"{self.hidden} hidden")
+        if self.linked:
+            parts.append(f"{self.linked} linked {'folder' if self.linked == 1 else 'folders'}")
+        hints = []
+        if any(suffix in HEIF_SUFFIXES for suffix in self.left_out):
+            hints.append("HEIC is read where pillow-heif is installed")
+        if any(kind_of_suffix(suffix) is VIDEO for suffix in self.left_out):
+            hints.append("a video has to be named itself")
+        return f"left out: {', '.join(parts)}" + (f" ({'; '.join(hints)})" if hints else "") if parts else None
+
+
 def find_pictures(arguments: Sequence[str | os.PathLike[str]], output_folder: Path | None = None) -> list[Picture]:
+    """The pictures that files and folders mean; ``search_pictures`` says more."""
+    return search_pictures(arguments, output_folder).pictures
+
+
+def search_pictures(arguments: Sequence[str | os.PathLike[str]], output_folder: Path | None = None) -> Search:
     """The pictures that files and folders mean, each once, with a name of its own.
 
     Folders are searched recursively for files with a known suffix, in alphabetical order; hidden files, hidden folders
@@ -36,9 +82,12 @@ def find_pictures(arguments: Sequence[str | os.PathLike[str]], output_folder: Pa
 
     Raises:
         FileNotFoundError: an argument does not exist, or a folder holds no picture.
+        ImageError: an argument is no file but an address or a camera.
         ValueError: ``output_folder`` is one of the arguments.
     """
     found: dict[str, Picture] = {}  # by what the path leads to: a picture that is named twice is one picture
+    left_out: Counter[str] = Counter()
+    hidden = linked = 0
     excluded = os.path.realpath(output_folder) if output_folder else None
     for argument in map(Path, arguments):
         if argument.is_dir():
@@ -46,26 +95,73 @@ def find_pictures(arguments: Sequence[str | os.PathLike[str]], output_folder: Pa
                 raise ValueError(
                     f"the results cannot go into {argument}, which is read: they would be taken for pictures next time"
                 )
-            paths = list(_walk(argument, excluded))
-            if not paths:
-                raise FileNotFoundError(f"no pictures in {argument} (files ending in {', '.join(SUFFIXES)})")
-            pictures = [Picture(path, path.relative_to(argument)) for path in paths]
+            walk = _Walk(argument, excluded)
+            left_out += walk.left_out
+            hidden, linked = hidden + walk.hidden, linked + walk.linked
+            if not walk.paths:
+                remark = Search([], walk.left_out, walk.hidden, walk.linked).remark()
+                raise FileNotFoundError(
+                    f"no pictures in {argument} (files ending in {', '.join(picture_suffixes())})"
+                    + (f"; {remark}" if remark else "")
+                )
+            pictures = [Picture(path, path.relative_to(argument)) for path in walk.paths]
         elif argument.exists():
             pictures = [Picture(argument, Path(argument.name))]
         else:
+            if (sentence := mismatch(argument, PICTURE)) is not None:
+                raise ImageError(sentence)
             raise FileNotFoundError(f"there is no file or folder {argument}")
         for picture in pictures:
             found.setdefault(os.path.realpath(picture.path), picture)
-    return _with_distinct_names(list(found.values()))
+    return Search(_with_distinct_names(list(found.values())), left_out, hidden, linked)
 
 
-def _walk(folder: Path, excluded: str | None) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder, onerror=_raise):
-        here = Path(root)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.realpath(here / f) != excluded)
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield here / name
+def picture_suffixes() -> tuple[str, ...]:
+    """What is taken for a picture inside a folder, here."""
+    return (*SUFFIXES, *HEIF_SUFFIXES) if can_read_heif() else SUFFIXES
+
+
+class _Walk:
+    """The pictures below a folder, ``paths``, and counts of what else is there."""
+
+    def __init__(self, folder: Path, excluded: str | None) -> None:
+        self.paths: list[Path] = []
+        self.left_out: Counter[str] = Counter()
+        self.hidden = self.linked = 0
+        suffixes = picture_suffixes()
+        for root, folders, files in os.walk(folder, onerror=_raise):
+            here = Path(root)
+            self.hidden += sum(name.startswith(".") for name in (*folders, *files))
+            self.linked += sum((here / name).is_symlink() for name in folders if not name.startswith("."))
+            # os.walk goes into no linked folder.
+            folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.realpath(here / f) != excluded)
+            for name in sorted(files):
+                if name.startswith("."):
+                    continue
+                suffix = Path(name).suffix.lower()
+                if suffix in suffixes:
+                    self.paths.append(here / name)
+                else:
+                    self.left_out[suffix] += 1
+
+
+def frames_remark(path: Path) -> str | None:
+    """A sentence about a picture that holds several, of which only the first is taken; None for others.
+
+    Of what cannot be read, nothing is said here.
+    """
+    with suppress(OSError), path.open("rb") as stream:
+        if stream.read(3) == b"\xff\xd8\xff":  # most pictures are JPEGs, and need not be opened twice
+            return None
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            count = getattr(image, "n_frames", 1) if image.format in _ANIMATIONS else 1
+            noun = "pages" if image.format == "TIFF" else "frames"
+    except Exception:  # Pillow does not say what it raises on damaged files
+        return None
+    return f"{path} has {count} {noun}, and only the first is taken" if count > 1 else None
 
 
 def _raise(error: OSError) -> None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import ImageError
+from .files.heif import register_heif
+from .files.recognize import PICTURE, content_mismatch, mismatch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -168,7 +170,13 @@ def _read(file: str | os.PathLike[str] | io.BytesIO, name: str) -> np.ndarray:
     except (FileNotFoundError, ImageError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a picture of a known format") from error
+        if register_heif():
+            return _read(file, name)
+        if isinstance(file, io.BytesIO):
+            known = content_mismatch(file.getvalue(), name, PICTURE)
+        else:
+            known = mismatch(file, PICTURE)
+        raise ImageError(known or f"{name} is not a picture of a known format") from error
     except Exception as error:
         raise _unreadable(name, error) from error
 

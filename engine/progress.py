@@ -14,7 +14,7 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from .terminal import printable, say
+from .terminal import printable, say, write_remark
 
 _PATIENCE = 2.0  # seconds without a sign of life that nobody minds
 _DRAW_EVERY, _LINE_EVERY = 0.1, 15.0  # seconds, on a terminal and in a log
@@ -69,15 +69,13 @@ class ProgressBar:
         bar = max(min(columns - len(text) - 3, 40), 0) if self._total else 0
         filled = min(bar * self._done // max(self._total, 1), bar)
         drawn = f"[{'=' * filled}{' ' * (bar - filled)}] {text}" if bar else text
-        self._stream.write(_ERASE + drawn[:columns])
-        self._stream.flush()
+        write_remark(self._stream, _ERASE + drawn[:columns])
         self._drawn = True
 
     def clear(self) -> None:
         """Take the bar off the terminal."""
         if self._drawn:
-            self._stream.write(_ERASE)
-            self._stream.flush()
+            write_remark(self._stream, _ERASE)
             self._drawn = False
             self._next = 0.0  # it has to come back with the next step, not a tenth of a second later
 
@@ -135,12 +133,10 @@ class Stages:
             elapsed, stage = time.monotonic() - self._start, self._stage
             if self._terminal:
                 frame += 1
-                self._stream.write(_ERASE + f"{_FRAMES[frame % 4]} {stage}, {elapsed:.0f} s"[: _columns()])
-                self._stream.flush()
+                write_remark(self._stream, _ERASE + f"{_FRAMES[frame % 4]} {stage}, {elapsed:.0f} s"[: _columns()])
                 drawn = True
             elif elapsed > _PATIENCE and stage != said:
                 say(f"{stage} ...")
                 said = stage
         if drawn:
-            self._stream.write(_ERASE)
-            self._stream.flush()
+            write_remark(self._stream, _ERASE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 
 def printable(text: object) -> str:
@@ -17,8 +19,15 @@ def printable(text: object) -> str:
 
 def say(text: str) -> None:
     """One remark on stderr, so that stdout holds results alone."""
-    if sys.stderr is not None:  # it is None where the shell closed it
-        print(f"densepose-engine: {text}", file=sys.stderr, flush=True)
+    write_remark(sys.stderr, f"densepose-engine: {text}\n")
+
+
+def write_remark(stream: TextIO | None, text: str) -> None:
+    """Write ``text`` to stderr as far as that is possible: work goes on where nobody can be told of it."""
+    if stream is not None:  # it is None where the shell closed it
+        with suppress(OSError):
+            stream.write(text)
+            stream.flush()
 
 
 def megabytes(size: float) -> str:

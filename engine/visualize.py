@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from .outputs.blending import bands, best_last, line_width, mixture, viridis
+from .outputs.contours import draw_contours
 from .preprocess import to_rgb_array
-from .result import PARTS, DensePoseResult
+from .result import PARTS, DensePoseResult, Person
 
 if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
     from .preprocess import Picture
 
 # Hues follow the body (torso blue, hands yellow, feet red, upper and lower legs violet and pink, upper and lower arms
@@ -25,31 +29,23 @@ PART_COLOURS = np.frombuffer(
     np.uint8,
 ).reshape(PARTS, 3)
 
-# Sixteen evenly spaced samples of matplotlib's viridis (CC0); it is close to linear in between.
-_VIRIDIS = (
-    np.frombuffer(
-        bytes.fromhex(
-            "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
-            "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"
-        ),
-        np.uint8,
-    )
-    .reshape(16, 3)
-    .astype(np.float32)
-)
-
 _FIELD_ALPHA = 0.65
-_SHADE = 0.45  # how much a person is darkened under contours
-_SMOOTHING = 120  # the reach of a blur is a person's size over this
-_FLAT = 1e-3  # levels per pixel
-
 _BOX_COLOURS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
 
 
+#: People with a higher score are drawn. A result, which is data, has what the model's configuration asks for, and that
+#: are many whom nobody would see in the picture.
+SCORE_THRESHOLD = 0.5
+
+
 def draw(
-    image: Picture, result: DensePoseResult, what: str | Sequence[str] = "parts", alpha: float | None = None
+    image: Picture,
+    result: DensePoseResult,
+    what: str | Sequence[str] = "parts",
+    alpha: float | None = None,
+    score_threshold: float = SCORE_THRESHOLD,
 ) -> np.ndarray:
-    """The picture with the result drawn over it.
+    """The picture with the people of the result drawn over it.
 
     Args:
         image: what ``to_rgb_array`` takes, of the size that the result is of.
@@ -59,6 +55,7 @@ def draw(
             "contours" -- lines of equal U and of equal V in the same colours, and the parts' outlines;
             "boxes" -- the boxes and their scores.
         alpha: opacity, 0 .. 1; by default 0.65 of colour fields and 1 of lines.
+        score_threshold: people with a score above this are drawn; 0 draws everybody who was found.
 
     Where people overlap, the one with the higher score is on top. Lines are scaled with the picture.
 
@@ -66,7 +63,8 @@ def draw(
         A new uint8 RGB array of the picture's shape.
 
     Raises:
-        TypeError, ValueError, ImageError: as ``to_rgb_array``; an unknown ``what``; a picture of another size.
+        TypeError, ValueError, ImageError: as ``to_rgb_array``; an unknown ``what``; a picture of another size; an
+            ``alpha`` or ``score_threshold`` that is not from 0 to 1.
     """
     names = (what,) if isinstance(what, str) else tuple(what)
     for name in names:
@@ -74,193 +72,144 @@ def draw(
             raise ValueError(f"what must be one of {', '.join(LAYERS)} or several of them, not {name!r}")
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha!r}")
+    _check_threshold(score_threshold)
     canvas = to_rgb_array(image).copy()
     if canvas.shape[:2] != tuple(result.image_size):
         raise ValueError(
             f"the picture has {canvas.shape[0]} x {canvas.shape[1]} pixels (height x width), "
             f"the result is of one with {result.image_size[0]} x {result.image_size[1]}"
         )
+    shown = people_above(result, score_threshold)
     for name in names:
-        LAYERS[name](canvas, result, alpha)
+        LAYERS[name](canvas, shown, alpha)
     return canvas
+
+
+def people_above(result: DensePoseResult, score_threshold: float = SCORE_THRESHOLD) -> DensePoseResult:
+    """The people of a result with a score above ``score_threshold``; arrays are views, and 0 leaves everybody.
+
+    Raises ValueError where it is not from 0 to 1.
+    """
+    _check_threshold(score_threshold)
+    kept = [k for k, score in enumerate(result.scores.tolist()) if score > score_threshold or score_threshold == 0]
+    if len(kept) == len(result):
+        return result
+    return DensePoseResult(
+        result.boxes[kept],
+        result.scores[kept],
+        tuple(result.labels[k] for k in kept),
+        tuple(result.uv[k] for k in kept),
+        result.image_size,
+        {name: tuple(maps[k] for k in kept) for name, maps in result.confidences.items()},
+    )
+
+
+def _check_threshold(score_threshold: float) -> None:
+    if not 0 <= score_threshold <= 1:  # true of NaN
+        raise ValueError(f"score_threshold must be from 0 to 1, not {score_threshold!r}")
 
 
 # ---- colour fields ---------------------------------------------------------------------------------------------------
 
 
-def _blend(canvas: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
-    """In place. canvas uint8 [h, w, 3]; colour of the same shape, 0 .. 255; opacity [h, w]."""
-    inside = opacity > 0  # most of a picture is background
-    below, strength = canvas[inside].astype(np.float32), opacity[inside, None].astype(np.float32)
-    canvas[inside] = (below + (colour[inside] - below) * strength + 0.5).astype(np.uint8)
-
-
-def _viridis(values: np.ndarray) -> np.ndarray:
-    """Values of 0 .. 1, clipped to it, as float32 RGB of 0 .. 255."""
-    position = np.clip(values, 0, 1) * (len(_VIRIDIS) - 1)
-    low = np.minimum(position.astype(int), len(_VIRIDIS) - 2)
-    fraction = (position - low)[..., None].astype(np.float32)
-    return _VIRIDIS[low] * (1 - fraction) + _VIRIDIS[low + 1] * fraction
-
-
 def _draw_parts(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
-    labels = result.iuv()[..., 0]
-    colours = PART_COLOURS[np.clip(labels, 1, PARTS) - 1]
-    _blend(canvas, colours, (labels > 0) * (_FIELD_ALPHA if alpha is None else alpha))
+    colours = PART_COLOURS[np.clip(np.arange(256), 1, PARTS) - 1].astype(np.float32)
+    _draw_field(canvas, result, colours, lambda person, here: person.labels[here], alpha)
 
 
-def _draw_coordinate(channel: int, canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
-    iuv = result.iuv()
-    colours = _viridis(np.arange(256) / 255)[iuv[..., channel]]
-    _blend(canvas, colours, (iuv[..., 0] > 0) * (_FIELD_ALPHA if alpha is None else alpha))
+def _draw_coordinate(plane: int, canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
+    def index(person: Person, here: tuple[slice, slice]) -> np.ndarray:
+        return np.clip(person.uv[(plane, *here)] * 255, 0, 255).astype(np.uint8)  # as in the IUV image
+
+    _draw_field(canvas, result, viridis(np.arange(256) / 255), index, alpha)
 
 
-# ---- contours --------------------------------------------------------------------------------------------------------
-
-
-def _draw_contours(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
-    width = 1.25 * _line_width(canvas)
-    regions, values, levels = _smooth_charts(canvas.shape[:2], result, width)
-    opacity = 1 if alpha is None else alpha
-    _blend(canvas, np.zeros_like(canvas), (regions > 0) * (_SHADE * opacity))  # lines stand out from a darker person
-    white = np.full_like(canvas, 255)
-    _blend(canvas, white, _outlines(regions, width) * (0.6 * opacity))
-    for plane in values:
-        level = np.round(plane)
-        inner = (level > 0) & (level < levels)  # the first and the last are the part's edges
-        colours = _viridis(0.15 + 0.85 * level / np.maximum(levels, 1))
-        _blend(canvas, colours, _isolines(plane, regions, width) * inner * opacity)
-
-
-def _smooth_charts(
-    size: tuple[int, int], result: DensePoseResult, width: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Everybody's charts in one canvas, without the steps that the network's coarse maps leave at a person's size.
-
-    Returns:
-        regions: int32 [h, w], a number of its own for every part of every person, 0 for background.
-        values: float32 [2, h, w], U and V times the number of levels of that person.
-        levels: int32 [h, w], that number. Lines that are too close run into each other: small people get fewer.
-    """
-    regions, levels = np.zeros(size, np.int32), np.zeros(size, np.int32)
-    values = np.zeros((2, *size), np.float32)
-    for k in np.argsort(result.scores, kind="stable").tolist():
+def _draw_field(
+    canvas: np.ndarray,
+    result: DensePoseResult,
+    colours: np.ndarray,
+    index: Callable[[Person, tuple[slice, slice]], np.ndarray],
+    alpha: float | None,
+) -> None:
+    """Give every pixel of a person the colour, float32 RGB, that ``index(person, window of the patch)`` says."""
+    opacity = _FIELD_ALPHA if alpha is None else alpha
+    taken = np.zeros(canvas.shape[:2], bool)  # by somebody with a higher score
+    for k in reversed(best_last(result)):
         person = result.person(k)
-        there, here = person.windows(*size)
-        labels, uv = person.labels[here], np.nan_to_num(person.uv[(slice(None), *here)])
-        extent = max(person.labels.shape)
-        count = int(np.clip(extent / (20 * width), 3, 10))
-        for part in np.unique(labels[labels > 0]).tolist():
-            mask = labels == part
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            crop = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            mask = mask[crop]
-            regions[there][crop][mask] = (k + 1) * (PARTS + 1) + part
-            levels[there][crop][mask] = count
-            for plane, chart in zip(values, uv, strict=True):
-                plane[there][crop][mask] = _blur_inside(chart[crop], mask, extent / _SMOOTHING)[mask] * count
-    return regions, values, levels
-
-
-def _blur_inside(values: np.ndarray, mask: np.ndarray, reach: float) -> np.ndarray:
-    """Three running means along each axis, nearly a Gaussian, of the values inside ``mask`` alone; 0 outside."""
-    inside = mask.astype(np.float32)
-    weights = np.maximum(_box_sum(inside, round(reach)), 1e-6)
-    for _ in range(3):
-        values = _box_sum(np.where(mask, values, 0), round(reach)) / weights * inside
-    return values
-
-
-def _box_sum(values: np.ndarray, reach: int) -> np.ndarray:
-    for axis in (0, 1):
-        values = _running_sum(values, reach, axis)
-    return values
-
-
-def _running_sum(values: np.ndarray, reach: int, axis: int) -> np.ndarray:
-    """The sum over each element and its ``reach`` neighbours on either side."""
-    length = values.shape[axis]
-    ends = np.cumsum(values, axis=axis, dtype=np.float64)
-    ends = np.concatenate([np.zeros_like(ends.take([0], axis)), ends], axis)
-    index = np.arange(length)
-    total = ends.take(np.minimum(index + reach + 1, length), axis) - ends.take(np.maximum(index - reach, 0), axis)
-    return total.astype(np.float32)
-
-
-def _isolines(values: np.ndarray, regions: np.ndarray, width: float) -> np.ndarray:
-    """How much of each pixel, 0 .. 1, is covered by lines of ``width`` pixels where ``values`` is an integer.
-
-    A pixel's distance from a line is what its value lacks to the integer, over the slope there; coverage falls off over
-    one pixel. Slopes are taken inside a region alone: charts do not continue into each other.
-    """
-    squares = np.zeros(values.shape, np.float32)
-    for axis in (0, 1):
-        here, there = _neighbours(axis)
-        step = np.where(regions[here] == regions[there], np.abs(values[there] - values[here]), 0)
-        slope = np.zeros_like(squares)
-        slope[here] = step
-        slope[there] = np.maximum(slope[there], step)
-        squares += slope**2
-    slope = np.sqrt(squares)
-    lack = np.abs(values - np.round(values))
-    coverage = np.clip((width + 1) / 2 - lack / np.maximum(slope, _FLAT), 0, 1)
-    # A flat chart has no lines, only blots; where it is steeper than lines can follow there is only noise.
-    return coverage * ((regions > 0) & (slope > _FLAT) & (slope < 0.5 / width))
-
-
-def _outlines(regions: np.ndarray, width: float) -> np.ndarray:
-    """Pixels of a region within about ``width`` of another region or of the background: bool [h, w]."""
-    edge = np.zeros(regions.shape, bool)
-    for axis in (0, 1):
-        here, there = _neighbours(axis)
-        differs = regions[here] != regions[there]
-        edge[here] |= differs
-        edge[there] |= differs & (regions[here] == 0)
-    if width >= 2:
-        edge = _box_sum(edge.astype(np.float32), round(width / 2)) > 0
-    return edge & (regions > 0)
-
-
-def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Index expressions of all pixels but the last ones along ``axis``, and of their successors."""
-    here, there = [slice(None), slice(None)], [slice(None), slice(None)]
-    here[axis], there[axis] = slice(None, -1), slice(1, None)
-    return tuple(here), tuple(there)
+        there, here = person.windows(*canvas.shape[:2])
+        pixels, covered = canvas[there], taken[there]
+        for rows in bands(there):
+            window = (slice(here[0].start + rows.start, here[0].start + rows.stop), here[1])
+            inside = person.labels[window] > 0
+            inside &= ~covered[rows]
+            covered[rows] |= inside
+            pixels[rows][inside] = mixture(pixels[rows][inside], colours[index(person, window)[inside]], opacity)
 
 
 # ---- boxes -----------------------------------------------------------------------------------------------------------
 
 
-def _line_width(canvas: np.ndarray) -> float:
-    return max(1.0, min(canvas.shape[:2]) / 480)
-
-
 def _draw_boxes(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageColor, ImageFont
 
-    layer = Image.fromarray(canvas)
-    pen = ImageDraw.Draw(layer)
-    width = round(1.5 * _line_width(canvas))
+    before = None if alpha is None or alpha == 1 else canvas.copy()
+    width = round(1.5 * line_width(canvas))
     font = ImageFont.load_default(size=max(11, round(min(canvas.shape[:2]) / 36)))
-    for k in np.argsort(result.scores, kind="stable").tolist():
+    for k in best_last(result):
         x0, y0, x1, y1 = result.boxes[k].tolist()
-        colour = _BOX_COLOURS[k % len(_BOX_COLOURS)]
-        pen.rectangle((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)), outline=colour, width=width)
-        text = f"{result.scores[k]:.2f}"
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-        height = bottom - top + 6
-        y = y0 - height if y0 >= height else y0  # inside the box where there is no room above it
-        pen.rectangle((x0, y, x0 + right - left + 7, y + height), fill=colour)
-        pen.text((x0 + 4 - left, y + 3 - top), text, fill="black", font=font)
-    drawn = np.asarray(layer)
-    _blend(canvas, drawn, (drawn != canvas).any(axis=-1) * (1 if alpha is None else alpha))
+        colour = ImageColor.getrgb(_BOX_COLOURS[k % len(_BOX_COLOURS)])
+        _outline(canvas, (int(x0), int(y0), int(max(x1 - 1, x0)), int(max(y1 - 1, y0))), width, colour)
+        _write_score(canvas, f"{result.scores[k]:.2f}", (x0, y0), font, colour)
+    if before is not None:
+        for rows in bands((slice(0, canvas.shape[0]), slice(0, canvas.shape[1]))):
+            drawn = (canvas[rows] != before[rows]).any(axis=-1)
+            below = before[rows][drawn]
+            canvas[rows][drawn] = mixture(below, canvas[rows][drawn].astype(np.float32), cast("float", alpha))
+
+
+def _outline(canvas: np.ndarray, corners: tuple[int, int, int, int], width: int, colour: tuple[int, ...]) -> None:
+    """A rectangle, corners included, whose lines are inside it, but for boxes that are thinner than these."""
+    left, top, right, bottom = corners
+    start, end = top + width, bottom - width + 1
+    upper, lower = (start, end - 1) if end > start else (end + 1, start)
+    for y0, y1, x0, x1 in (
+        (top, top + width - 1, left, right),
+        (bottom - width + 1, bottom, left, right),
+        (upper, lower, left, left + width - 1),
+        (upper, lower, right - width + 1, right),
+    ):
+        canvas[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = colour
+
+
+def _write_score(
+    canvas: np.ndarray, text: str, corner: tuple[float, float], font: FreeTypeFont | ImageFont, colour: tuple[int, ...]
+) -> None:
+    """A label with its foot on the box's top left corner, or inside the box where there is no room above it."""
+    from PIL import Image, ImageDraw
+
+    x, y = corner
+    left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).textbbox((0, 0), text, font=font)
+    height, width = bottom - top + 6, right - left + 7
+    y = y - height if y >= height else y
+    # Drawn on a piece of the canvas: as a Pillow image the whole would need twice its memory. A piece that begins so
+    # early that the text's coordinates, which are rounded towards zero, are not negative.
+    rows = slice(max(int(y - top), 0), max(min(int(y + height) + 1, canvas.shape[0]), 0))
+    columns = slice(max(int(x - left), 0), max(min(int(x + width) + 1, canvas.shape[1]), 0))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return
+    x, y = x - columns.start, y - rows.start
+    label = Image.fromarray(canvas[rows, columns])
+    pen = ImageDraw.Draw(label)
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    pen.text((x + 4 - left, y + 3 - top), text, fill="black", font=font)
+    canvas[rows, columns] = np.asarray(label)
 
 
 LAYERS: dict[str, Callable[[np.ndarray, DensePoseResult, float | None], None]] = {
     "parts": _draw_parts,
-    "u": partial(_draw_coordinate, 1),
-    "v": partial(_draw_coordinate, 2),
-    "contours": _draw_contours,
+    "u": partial(_draw_coordinate, 0),
+    "v": partial(_draw_coordinate, 1),
+    "contours": draw_contours,
     "boxes": _draw_boxes,
 }
 """What ``draw`` can draw."""

@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import native_build
 import pytest
+from fake_engine import FakeEngine
+from PIL import Image
 
-from densepose_engine import _core
+from densepose_engine import Engine, _core
 from densepose_engine.cli import main
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -107,3 +110,22 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param != "cpu":
         monkeypatch.setattr(_core, "ops", request.getfixturevalue(f"{request.param}_ops"))
     return str(request.param)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
+    """Stands in for every engine; the working folder becomes an empty one with ``fake.engine`` and pictures."""
+    engine = FakeEngine()
+
+    def load(path: Path, **options: Any) -> FakeEngine:
+        engine.loaded.append((path, options))
+        return engine
+
+    monkeypatch.setattr(Engine, "load", load)
+    monkeypatch.chdir(tmp_path)
+    Path("fake.engine").touch()
+    for number, name in enumerate(("a.jpg", "b.png", "sub/a.jpg")):
+        path = Path("pictures", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24 + number, 16), (200, 100, 50)).save(path)
+    return engine

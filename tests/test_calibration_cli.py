@@ -77,7 +77,7 @@ def test_bad_input(graph: Path, folder: Path, tmp_path: Path, capsys: pytest.Cap
         ((graph, empty), "no pictures in"),
         ((graph, tmp_path / "none.jpg"), "there is no file or folder"),
         ((tmp_path / "none.onnx", folder), "there is no graph"),
-        ((folder / "1.png", folder), "cannot be read as an ONNX graph"),
+        ((folder / "1.png", folder), "1.png is a picture, not an ONNX graph"),
         ((graph, black), "found 0 in 1 pictures"),
         ((graph, folder, "--min-people", "1000"), "1000 are needed"),
     ):

@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 from PIL import Image
 
 from densepose_engine import DensePoseResult, Engine, InferenceError, cli
@@ -43,52 +43,6 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
-class FakeEngine:
-    """Finds one person in every picture, whose box is the picture."""
-
-    def __init__(self) -> None:
-        self.settings: list[dict[str, Any]] = []
-        self.loaded: list[tuple[Path, dict[str, Any]]] = []
-        self.before: Callable[[np.ndarray], object] = lambda image: None
-
-    def infer(self, image: np.ndarray, **settings: Any) -> DensePoseResult:
-        self.settings.append(settings)
-        self.before(image)
-        height, width = image.shape[:2]
-        return DensePoseResult(
-            boxes=np.array([[0, 0, width, height]], np.float32),
-            scores=np.array([0.75], np.float32),
-            labels=(np.full((height, width), 7, np.uint8),),
-            uv=(np.full((2, height, width), 0.5, np.float32),),
-            image_size=(height, width),
-        )
-
-    def __enter__(self) -> FakeEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
-    """Stands in for every engine; the working folder becomes an empty one with ``fake.engine`` and pictures."""
-    engine = FakeEngine()
-
-    def load(path: Path, **options: Any) -> FakeEngine:
-        engine.loaded.append((path, options))
-        return engine
-
-    monkeypatch.setattr(Engine, "load", load)
-    monkeypatch.chdir(tmp_path)
-    Path("fake.engine").touch()
-    for number, name in enumerate(("a.jpg", "b.png", "sub/a.jpg")):
-        path = Path("pictures", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (24 + number, 16), (200, 100, 50)).save(path)
-    return engine
-
-
 # ---- the real thing, from outside the repository ---------------------------------------------------------------------
 
 
@@ -100,15 +54,15 @@ def test_infer_end_to_end(demo_engine: Path, tmp_path: Path) -> None:
     line = json.loads(run.stdout)
 
     with Engine.load(demo_engine, warm_up=0) as engine:
-        expected = engine.infer(PICTURE, score_threshold=0.5)
-    assert len(expected) > 0
+        expected, drawn = engine.infer(PICTURE), engine.infer(PICTURE, score_threshold=0.5)
+    assert len(expected) >= len(drawn) > 0
     assert {key: line[key] for key in ("image_size", "people")} == json.loads(json.dumps(expected.to_dict()))
     assert line["picture"] == "people.jpg"
     assert line["milliseconds"] > 0
     assert line["outputs"]["npz"] == "out/people.npz"
     assert DensePoseResult.load(tmp_path / "out" / "people.npz") == expected
     iuv = np.asarray(Image.open(tmp_path / "out" / "people.iuv.png"))
-    np.testing.assert_array_equal(iuv, expected.iuv())
+    np.testing.assert_array_equal(iuv, drawn.iuv())
     original = np.asarray(Image.open(PICTURE).convert("RGB"))
     for kind in ("parts", "u", "v", "contours"):
         overlay = np.asarray(Image.open(tmp_path / "out" / f"people.{kind}.png"))
@@ -144,7 +98,9 @@ def test_inspect(demo_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {**read_manifest(demo_engine), "int8_mac_share": 0.0}
 
 
-def test_damaged_and_missing_inputs(demo_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_and_missing_inputs(
+    demo_engine: Path, demo_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     damaged, out = tmp_path / "damaged.engine", tmp_path / "out"
     damaged.write_bytes(demo_engine.read_bytes()[:-1000])
     weights = tmp_path / "weights.pth"
@@ -158,9 +114,9 @@ def test_damaged_and_missing_inputs(demo_engine: Path, tmp_path: Path, capsys: p
         (("infer", demo_engine, PICTURE, "-o", out, "--device", "GPU"), cli.BAD_RUNTIME, "GPU"),
         (("inspect", damaged), cli.BAD_INPUT, "damaged.engine"),
         (("inspect", tmp_path), cli.BAD_INPUT, "folder"),
-        (("build", PICTURE, "-o", out), cli.BAD_RUNTIME, "person.jpg"),
+        (("build", PICTURE, "-o", out), cli.BAD_INPUT, "person.jpg is a picture, not an ONNX graph"),
         (("build", tmp_path / "gone.onnx"), cli.BAD_INPUT, "gone.onnx"),
-        (("build", demo_engine, "--backend", "abacus", "-o", out), cli.BAD_RUNTIME, "abacus"),
+        (("build", demo_onnx, "--backend", "abacus", "-o", out), cli.BAD_RUNTIME, "abacus"),
         ((*export, yaml, "--weights", weights), cli.BAD_INPUT, "weights.pth"),
         ((*export, tmp_path / "gone.yaml", "--weights", weights), cli.BAD_INPUT, "gone.yaml"),
         ((*export, yaml, "--weights", weights, "--opts", "MODEL.MASK_ON", "True"), cli.BAD_INPUT, "MODEL.MASK_ON"),
@@ -280,9 +236,7 @@ def test_options_reach_the_engine(fake: FakeEngine) -> None:
         *("--max-people", "3", "--max-proposals", "200", "--threads", "2", "--no-cache"),
     ) == 0  # fmt: skip
     assert main("infer", "fake.engine", "pictures/a.jpg", "--force", "--cache-dir", "cache") == 0
-    assert fake.settings[0] == dict.fromkeys(("nms_threshold", "max_people", "max_proposals")) | {
-        "score_threshold": 0.5
-    }
+    assert fake.settings[0] == dict.fromkeys(("score_threshold", "nms_threshold", "max_people", "max_proposals"))
     assert list(fake.settings[1].values()) == [0.25, 0.6, 3, 200]
     assert [options["cache_dir"] for _, options in fake.loaded] == ["auto", None, Path("cache")]
     assert [options["num_threads"] for _, options in fake.loaded] == [None, 2, None]

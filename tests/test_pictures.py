@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from densepose_engine.commands.infer import OUTPUT_KINDS, outputs_of
 from densepose_engine.output_files import OutputError, atomic_output, check_outputs
+from densepose_engine.outputs.kinds import OUTPUT_KINDS, outputs_of
 from densepose_engine.pictures import Picture, find_pictures
 
 

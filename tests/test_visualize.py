@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import visualize_reference
 from PIL import Image
 
 from densepose_engine import DensePoseResult
-from densepose_engine.visualize import LAYERS, PART_COLOURS, draw
+from densepose_engine.outputs import blending
+from densepose_engine.visualize import LAYERS, PART_COLOURS, draw, people_above
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 
@@ -58,7 +62,7 @@ def test_parts_have_their_colours() -> None:
 
 
 def test_the_higher_score_is_on_top_and_opacity_does_not_add_up() -> None:
-    for scores, part in (((0.9, 0.5), 5), ((0.5, 0.9), 9)):
+    for scores, part in (((0.9, 0.6), 5), ((0.6, 0.9), 9)):
         drawn = draw(GREY, square(scores, (5, 9)), "parts", alpha=0.5)
         alone = draw(GREY, square((0.9,), (part,)), "parts", alpha=0.5)[50, 50]
         assert (drawn[40:100, 40:100] == alone).all()
@@ -159,3 +163,87 @@ def test_wrong_arguments_are_refused() -> None:
         draw(GREY, square(), alpha=1.5)
     with pytest.raises(TypeError, match="uint8"):
         draw(GREY / 255, square())
+
+
+# ---- who is drawn ----------------------------------------------------------------------------------------------------
+
+
+def test_people_with_a_score_above_one_half_are_drawn() -> None:
+    result = square((0.9, 0.5, 0.3), (5, 9, 14))
+    assert np.array_equal(draw(GREY, result), draw(GREY, square((0.9,), (5,))))
+    lower = draw(GREY, result, score_threshold=0.4)
+    assert np.array_equal(lower, draw(GREY, square((0.9, 0.5), (5, 9)), score_threshold=0))
+    everybody = draw(GREY, square((0.9, 0.0), (5, 9)), score_threshold=0)
+    assert changed(everybody, draw(GREY, square((0.9,), (5,)))).any(), "0 draws whoever was found"
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="score_threshold must be from 0 to 1"):
+            draw(GREY, result, score_threshold=wrong)
+
+
+def test_people_above_keeps_what_belongs_to_them() -> None:
+    one = square((0.9, 0.2, 0.6), (5, 9, 14))
+    sigma = tuple(np.full((80, 80), k, np.float32) for k in range(3))
+    result = DensePoseResult(one.boxes, one.scores, one.labels, one.uv, one.image_size, {"sigma_2": sigma})
+    kept = people_above(result)
+    assert kept.scores.tolist() == result.scores[[0, 2]].tolist()
+    assert [int(labels[0, 0]) for labels in kept.labels] == [5, 14]
+    assert [float(values[0, 0]) for values in kept.confidences["sigma_2"]] == [0, 2]
+    assert np.array_equal(kept.boxes, result.boxes[[0, 2]]) and kept.image_size == result.image_size
+    assert people_above(result, 0) is result
+    assert len(people_above(result, 1)) == 0
+
+
+# ---- against the plain way -------------------------------------------------------------------------------------------
+
+
+def crowd(seed: int, size: tuple[int, int]) -> DensePoseResult:
+    """People over each other and over the edges, in blocks of parts with smooth, noisy and missing charts."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    boxes, labels, uv = [], [], []
+    for k in range(5):
+        h, w = rng.integers(1, height), rng.integers(1, width)
+        x, y = rng.uniform(-w / 2, width - w / 2), rng.uniform(-h / 2, height - h / 2)
+        if k < 3:  # inside, at fractions of a pixel
+            x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        boxes.append(np.array([x, y, x + w + 0.25, y + h + 0.25], np.float32))
+        h, w = (max(int(side), 1) for side in (boxes[-1][3] - boxes[-1][1], boxes[-1][2] - boxes[-1][0]))
+        blocks = np.kron(rng.integers(0, 25, (4, 4)), np.ones((h // 4 + 1, w // 4 + 1)))[:h, :w].astype(np.uint8)
+        planes = np.stack(np.meshgrid(np.linspace(-0.1, 1.1, w), np.linspace(0, 1, h))).astype(np.float32)
+        planes += rng.normal(0, 0.02 * (k % 2), planes.shape).astype(np.float32)
+        planes[:, rng.integers(0, h), : w // 2] = np.nan if k == 4 else 0.5
+        labels.append(blocks)
+        uv.append(planes)
+    scores = np.array([0.9, 0.8, 0.8, 0.7, 0.6], np.float32)
+    return DensePoseResult(np.stack(boxes), scores, labels, uv, size)
+
+
+@pytest.mark.parametrize(
+    ("size", "seed"), [((120, 160), 0), ((120, 160), 1), ((40, 900), 0), ((40, 900), 2), ((577, 801), 0)]
+)
+def test_overlays_are_those_of_the_plain_way(size: tuple[int, int], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blending, "BAND", 20_000)  # many bands, and none that ends with a person
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    result = crowd(seed, size)
+    for what in (*LAYERS, ("parts", "boxes"), ("contours", "u")):
+        for alpha in (None, 0.4) if size[0] < 500 else (None,):
+            with np.errstate(invalid="ignore"):
+                drawn, expected = draw(image, result, what, alpha), visualize_reference.draw(image, result, what, alpha)
+            worst = np.abs(drawn.astype(int) - expected).max()
+            assert worst <= 1, (what, alpha, worst)
+
+
+def test_a_large_picture_needs_few_canvases() -> None:
+    size = (1600, 2400)
+    rows, columns = 1200, 1000
+    boxes = np.array([[100, 100, 100 + columns, 100 + rows], [900, 300, 900 + columns, 300 + rows]], np.float32)
+    labels = [np.kron(np.arange(1, 25, dtype=np.uint8).reshape(6, 4), np.ones((200, 250), np.uint8))[:rows]] * 2
+    uv = [np.stack(np.meshgrid(np.linspace(0, 9, columns) % 1, np.linspace(0, 9, rows) % 1)).astype(np.float32)] * 2
+    result = DensePoseResult(boxes, np.array([0.9, 0.8], np.float32), labels, uv, size)
+    image = np.zeros((*size, 3), np.uint8)
+    for what in LAYERS:
+        tracemalloc.start()
+        draw(image, result, what)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 3 * image.nbytes, f"{what}: {peak / image.nbytes:.1f} canvases"

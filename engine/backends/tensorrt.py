@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -323,8 +324,11 @@ def _write_timing_cache(config: Any, cache: Any, path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
-    except OSError as error:
-        raise BuildError(f"cannot write the timing cache {path}: {error.strerror or error}") from error
+    except OSError as error:  # the engine is built, which may have taken an hour
+        warnings.warn(
+            f"cannot write the timing cache {path}: {error.strerror or error}; the next build measures again",
+            stacklevel=2,
+        )
 
 
 def _layers(graph: bytes, log: _Log, image: tuple[int, int], rows: Mapping[str, int]) -> list[Any]:

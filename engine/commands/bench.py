@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..output_files import atomic_output, check_outputs
-from ..pictures import find_pictures
+from ..files.recognize import CHECKPOINT, CONFIG, ENGINE, GRAPH, PICKLE, TABLE, expect
+from ..output_files import check_outputs, write_all
+from ..pictures import search_pictures
 from ..progress import Stages
+from ..terminal import printable, say
 from .arguments import count, positive
 
 if TYPE_CHECKING:
@@ -145,16 +147,26 @@ def run(arguments: Namespace) -> int:
     targets = [arguments.exportTimes, arguments.exportProfile]
     targets += [Path(arguments.json)] if arguments.json not in (None, "-") else []
     check_outputs([target for target in targets if target is not None], arguments.force)
-    for path in (arguments.engine, arguments.compare, arguments.config, arguments.weights, arguments.graph):
-        if path is not None and not path.exists():
-            raise FileNotFoundError(f"there is no file {path}")
+    for path, *kinds in (
+        (arguments.engine, ENGINE),
+        (arguments.compare, ENGINE),
+        (arguments.config, CONFIG),
+        (arguments.weights, CHECKPOINT, PICKLE),
+        (arguments.graph, GRAPH),
+        (arguments.calib, TABLE),
+    ):
+        if path is not None:
+            expect(path, *kinds)
 
     from ..benchmark import BenchOptions, bench
     from ..benchmarking.report import layer_lines, lines
     from ..benchmarking.timing import Effort
     from ..preprocess import to_rgb_array
 
-    pictures = [to_rgb_array(picture.path) for picture in find_pictures(arguments.loadInputs or [])]
+    search = search_pictures(arguments.loadInputs or [])
+    if not arguments.quiet and (remark := search.remark()) is not None:
+        say(printable(remark))
+    pictures = [to_rgb_array(picture.path) for picture in search.pictures]
     people = 2 if arguments.people is None and not pictures else arguments.people
     options = BenchOptions(
         effort=Effort(arguments.warmUp / 1e3, arguments.duration, arguments.iterations),
@@ -186,19 +198,21 @@ def run(arguments: Namespace) -> int:
             print(line)
         if arguments.dumpProfile:
             print("\n" + "\n".join(layer_lines(report["profile"])))
-        if arguments.json is not None:
-            _write(Path(arguments.json), report)
+    contents: dict[Path, Any] = {}
+    if arguments.json not in (None, "-"):
+        contents[Path(arguments.json)] = report
     if arguments.exportTimes is not None:
-        _write(arguments.exportTimes, times.to_rows())
+        contents[arguments.exportTimes] = times.to_rows()
     if arguments.exportProfile is not None:
         # trtexec's form: the number of frames first, then a row per layer.
-        _write(arguments.exportProfile, [{"count": report["profile"]["frames"]}, *report["profile"]["layers"]])
+        contents[arguments.exportProfile] = [{"count": report["profile"]["frames"]}, *report["profile"]["layers"]]
+    write_all(
+        {
+            path: partial(Path.write_text, data=json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            for path, content in contents.items()
+        }
+    )
     return 0
-
-
-def _write(path: Path, content: Any) -> None:
-    with atomic_output(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _make_peers(arguments: Namespace) -> dict[str, Callable[[], Contender]]:

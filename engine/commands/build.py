@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.recognize import GRAPH, TABLE, expect
 from ..layer_precision import fell_back
-from ..output_files import OutputError, atomic_output, check_outputs
+from ..output_files import atomic_output, check_outputs
 from ..progress import Stages
 from ..terminal import megabytes, printable, say
 from . import auto_float
@@ -116,7 +117,12 @@ def run(arguments: Namespace) -> int:
     output: Path = arguments.output or arguments.graph.with_suffix(suffix)
     if output.absolute() == arguments.graph.absolute():
         raise ValueError(f"{output} is the graph itself; -o names another file")
+    expect(arguments.graph, GRAPH)
+    if arguments.calib is not None:
+        expect(arguments.calib, TABLE)
     check_outputs([output], arguments.force)
+    if arguments.timing_cache is not None:
+        check_outputs([arguments.timing_cache], force=True)
     return _write_graph(arguments, output) if arguments.target is not None else _write_engine(arguments, output)
 
 
@@ -146,11 +152,8 @@ def _write_engine(arguments: Namespace, output: Path) -> int:
         given = {name: getattr(arguments, name) for name in _OPTIONS}
         options = {name: value for name, value in given.items() if value is not None}
         engine = build_engine(arguments.graph, arguments.backend, precision, int8, options)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_engine_file(output, engine)
-        except OSError as error:
-            raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+        with atomic_output(output) as temporary:
+            write_engine_file(temporary, engine)
     if int8 is not None:
         _warn_of_fallbacks(engine.model["layers"])
     if not arguments.quiet:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..output_files import check_outputs
-from ..pictures import find_pictures
+from ..files.recognize import GRAPH, expect
+from ..output_files import check_outputs, output_errors
+from ..pictures import search_pictures
 from ..progress import ProgressBar, Stages
 from ..terminal import megabytes, printable, say
 from .arguments import count, positive
@@ -65,22 +66,25 @@ def run(arguments: Namespace) -> int:
     output: Path = arguments.output or arguments.graph.with_suffix(".calib.json")
     if output.absolute() == arguments.graph.absolute():
         raise ValueError(f"{output} is the graph itself; -o names another file")
-    if not arguments.graph.exists():
-        raise FileNotFoundError(f"there is no graph {arguments.graph}")
-    pictures = find_pictures(arguments.pictures)
+    expect(arguments.graph, GRAPH)
+    search = search_pictures(arguments.pictures)
+    if not arguments.quiet and (remark := search.remark()) is not None:
+        say(printable(remark))
     partial = output.with_name(f"{output.name}.partial")
     check_outputs([output], arguments.force)
     check_outputs([partial], force=True)
     if arguments.no_resume:
-        partial.unlink(missing_ok=True)
+        with output_errors(partial):
+            partial.unlink(missing_ok=True)
 
     from ..calibration.collect import collect
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with output_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     with _Progress(arguments.graph, enabled=not arguments.quiet) as progress:
         table = collect(
             arguments.graph,
-            pictures,
+            search.pictures,
             count=arguments.count,
             seed=arguments.seed,
             min_people=arguments.min_people,
@@ -90,7 +94,8 @@ def run(arguments: Namespace) -> int:
             notify=progress.notify,
         )
     table.save(output)
-    partial.unlink(missing_ok=True)
+    with output_errors(partial):
+        partial.unlink(missing_ok=True)
     if not arguments.quiet:
         for line in summary(table):
             print(printable(line))

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.recognize import ENGINE, expect
 from ..output_files import atomic_output, check_outputs
 from ..progress import ProgressBar, Stages
 from ..terminal import printable, say
@@ -108,8 +109,7 @@ def run(arguments: Namespace) -> int:
     if not 1 <= len(arguments.engines) + len(arguments.predictions) <= 2:
         raise ValueError("name one engine or two; each may be replaced by --predictions DIR")
     for path in arguments.engines:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no engine {path}")
+        expect(path, ENGINE)
     for path in arguments.predictions:
         if not path.is_dir():
             raise FileNotFoundError(f"there is no folder {path}")
@@ -140,15 +140,15 @@ def run(arguments: Namespace) -> int:
 
     _report_failures(evaluations[0].failures, len(dataset.pictures))
     content = report.to_dict(evaluations, comparison, str(dataset.source), arguments.score_threshold)
-    if output is not None:
-        with atomic_output(output) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
     if arguments.json == "-":
         print(json.dumps(content, indent=2))
     elif not arguments.quiet:
         table = report.comparison_lines(comparison) if comparison else report.evaluation_lines(evaluations[0])
         for line in table:
             print(printable(line))
+    if output is not None:  # last: what was found is said even where it cannot be written
+        with atomic_output(output) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
     return 1 if evaluations[0].failures else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ..files.recognize import CHECKPOINT, CONFIG, PICKLE, expect
 from ..output_files import check_outputs
 from ..progress import Stages
 from ..terminal import megabytes, printable
@@ -48,12 +49,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..export import export_checkpoint
-
     if len(arguments.opts) % 2:
         raise ValueError(f"--opts takes pairs of KEY and VALUE, {arguments.opts[-1]} has no partner")
     output: Path = arguments.output or arguments.weights.with_suffix(".onnx")
     check_outputs([output], arguments.force)
+    expect(arguments.config, CONFIG)
+    expect(arguments.weights, CHECKPOINT, PICKLE)
+    from ..export import export_checkpoint
+
     with Stages(enabled=not arguments.quiet) as stages:
         description = export_checkpoint(
             arguments.config,

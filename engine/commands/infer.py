@@ -3,155 +3,36 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import ImageError, InferenceError
-from ..output_files import OutputError, atomic_output, check_outputs
-from ..pictures import Picture, find_pictures
+from ..errors import ImageError
+from ..files.heif import can_read_heif
+from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, kind_of_suffix, mismatch, recognize
+from ..output_files import OutputError, check_outputs
+from ..outputs.kinds import IUV_ORDERS, OUTPUT_KINDS, Look, outputs_of
+from ..pictures import Picture, Search, frames_remark, search_pictures
 from ..progress import ProgressBar, Stages
 from ..terminal import printable, say
 from ..video import is_video
 from .arguments import count, fraction, positive
+from .infer_pictures import Outcome, Tally, Thresholds, infer_pictures
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..engine import Engine
-    from ..result import DensePoseResult
 
 NAME = "infer"
 HELP = "dense poses of the people in pictures or in a video"
 DEFAULT_OUTPUT = Path("out")
-DEFAULT_SCORE_THRESHOLD = 0.5
 _SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
-# Of zlib's levels, what costs a third of the default's time for a tenth more bytes.
-_PNG_COMPRESSION = 3
 # One frame being resized, one in the network, one whose charts are decoded.
 _VIDEO_REQUESTS = 3
-
-
-# ---- outputs ---------------------------------------------------------------------------------------------------------
-
-
-def _overlay(*layers: str) -> Callable[[np.ndarray, DensePoseResult, Path], None]:
-    def save(rgb: np.ndarray, result: DensePoseResult, path: Path) -> None:
-        from ..visualize import draw
-
-        _save_png(draw(rgb, result, layers), path)
-
-    return save
-
-
-def _save_iuv(rgb: np.ndarray, result: DensePoseResult, path: Path) -> None:
-    _save_png(result.iuv(), path)
-
-
-def _save_npz(rgb: np.ndarray, result: DensePoseResult, path: Path) -> None:
-    result.save(path)
-
-
-def _save_png(rgb: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(rgb).save(path, compress_level=_PNG_COMPRESSION)
-
-
-@dataclass(frozen=True)
-class OutputKind:
-    """A file that can be made of every picture: ``save(rgb, result, path)`` writes it."""
-
-    suffix: str
-    save: Callable[[np.ndarray, DensePoseResult, Path], None]
-
-
-OUTPUT_KINDS: Mapping[str, OutputKind] = {
-    "parts": OutputKind(".parts.png", _overlay("parts", "boxes")),
-    "u": OutputKind(".u.png", _overlay("u")),
-    "v": OutputKind(".v.png", _overlay("v")),
-    "contours": OutputKind(".contours.png", _overlay("contours")),
-    "iuv": OutputKind(".iuv.png", _save_iuv),
-    "npz": OutputKind(".npz", _save_npz),
-}
-
-
-def outputs_of(picture: Picture, folder: Path, kinds: Iterable[str]) -> dict[str, Path]:
-    """Kind -> the file that it is written to."""
-    return {kind: picture.output(folder, OUTPUT_KINDS[kind].suffix) for kind in kinds}
-
-
-# ---- the work --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one picture: a result, or an error."""
-
-    picture: Picture
-    result: DensePoseResult | None = None
-    milliseconds: float = 0.0
-    outputs: Mapping[str, Path] = field(default_factory=dict)
-    error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        if self.result is None:
-            return {"picture": str(self.picture.path), "error": self.error}
-        return {
-            "picture": str(self.picture.path),
-            **self.result.to_dict(),
-            "milliseconds": round(self.milliseconds, 3),
-            "outputs": {kind: str(path) for kind, path in self.outputs.items()},
-        }
-
-
-def infer_pictures(
-    engine: Engine,
-    pictures: Iterable[Picture],
-    folder: Path | None = None,
-    kinds: Iterable[str] = tuple(OUTPUT_KINDS),
-    **settings: float | int | None,
-) -> Iterator[Outcome]:
-    """Run the engine on one picture after the other and write what is made of each below ``folder``, if there is one.
-
-    A picture that cannot be read, or on which the runtime fails, gives an outcome with an error, and the next follows.
-    Every file is complete as soon as it exists. ``settings`` are those of ``Engine.infer``.
-
-    Raises:
-        ValueError: a setting is out of range.
-        OutputError: an output cannot be written.
-    """
-    from ..preprocess import to_rgb_array
-
-    for picture in pictures:
-        try:
-            rgb = to_rgb_array(picture.path)
-            start = time.perf_counter()
-            result = engine.infer(rgb, **settings)  # type: ignore[arg-type]
-            milliseconds = 1000 * (time.perf_counter() - start)
-        except OSError as error:
-            yield Outcome(picture, error=f"{picture.path} cannot be read: {error.strerror or error}")
-            continue
-        except MemoryError:
-            yield Outcome(picture, error=f"{picture.path} needs more memory than there is")
-            continue
-        except (ImageError, InferenceError) as error:
-            text = str(error)
-            yield Outcome(picture, error=text if str(picture.path) in text else f"{picture.path}: {text}")
-            continue
-        outputs = outputs_of(picture, folder, kinds) if folder is not None else {}
-        for kind, path in outputs.items():
-            with atomic_output(path) as temporary:
-                OUTPUT_KINDS[kind].save(rgb, result, temporary)
-        yield Outcome(picture, result, milliseconds, outputs)
-
-
-# ---- the verb --------------------------------------------------------------------------------------------------------
+# Beside those of files.recognize: what nobody calls a folder.
+_FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".xml", ".svg", ".npy", ".parquet")
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -176,33 +57,50 @@ def add_arguments(parser: ArgumentParser) -> None:
         "output",
         "Of every picture NAME.parts.png, NAME.u.png, NAME.v.png and NAME.contours.png (overlays),\n"
         "NAME.iuv.png (part 0..24, U * 255 and V * 255 as red, green and blue; OpenCV reads them in\n"
-        "reverse) and NAME.npz (boxes, scores, labels and uv of every person). NAME is the picture's path\n"
-        "below the folder that was given, without suffix; pictures that would share a name keep their\n"
-        "suffix: a.jpg.npz, a.png.npz. Of a video, a video with one of the overlays (default: parts), without\n"
-        "sound; -o may name it.",
+        "reverse, see --iuv-order) and NAME.npz (boxes, scores, labels and uv of every person). NAME is the\n"
+        "picture's path below the folder that was given, without suffix; pictures that would share a name\n"
+        "keep their suffix: a.jpg.npz, a.png.npz. Of one picture and one kind, -o may name the file. Of a\n"
+        "video, NAME.KIND.mp4 with an overlay (default: parts) and its sound, NAME.iuv.mkv without losses (in\n"
+        "a folder that -o names: NAME.000000.iuv.png of every frame), NAME.000000.npz of every frame with\n"
+        "NAME.frames.csv of their times. -o may name the video: .mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts\n"
+        ".wmv .flv, for iuv .mkv or .avi.",
     )
     output.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FOLDER",
-        help=f"default: {DEFAULT_OUTPUT}; with --json and no -o, no file is written; of a video also the FILE",
+        help=f"default: {DEFAULT_OUTPUT}; with --json and no -o, no file is written; of a video, or of one picture and "
+        "one kind, also the FILE (result.png: parts)",
     )
     output.add_argument(
         "--save", type=_kinds, metavar="KIND,...", help=f"which files (default: {','.join(OUTPUT_KINDS)})"
     )
-    output.add_argument("--force", action="store_true", help="overwrite outputs")
+    existing = output.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="overwrite outputs")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="go on where a run was interrupted: leave out pictures whose outputs are all there, and make the others'",
+    )
+    output.add_argument(
+        "--iuv-order",
+        choices=IUV_ORDERS,
+        default=IUV_ORDERS[0],
+        help="channels of the IUV picture: iuv has the part in red, vui in blue, which is channel 0 for programs that "
+        "read with cv2.imread (default: %(default)s)",
+    )
     output.add_argument(
         "--json", action="store_true", help="one line of JSON per picture or frame on stdout, and nothing else there"
     )
 
-    settings = parser.add_argument_group("people", "Defaults are the model's own, but for the score.")
+    settings = parser.add_argument_group("people", "Defaults are the model's own.")
     settings.add_argument(
         "--score-threshold",
         type=fraction,
-        default=DEFAULT_SCORE_THRESHOLD,
         metavar="0..1",
-        help="people with a higher score (default: %(default)s)",
+        help="people with a higher score, in all outputs (default: the model's own in JSON and npz; in what is drawn, "
+        "overlays and the IUV picture, 0.5)",
     )
     settings.add_argument(
         "--nms-threshold", type=fraction, metavar="0..1", help="of two boxes with a higher IoU, keep the better one"
@@ -223,34 +121,173 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    saving = not arguments.json or arguments.output is not None or arguments.save is not None
-    folder: Path | None = (arguments.output or DEFAULT_OUTPUT) if saving else None
-    kinds: Sequence[str] = arguments.save or tuple(OUTPUT_KINDS)
     # Everything that can be found wrong is found before the engine is loaded and before the first file is written.
-    if not arguments.engine.exists():
-        raise FileNotFoundError(f"there is no engine {arguments.engine}")
+    expect(arguments.engine, ENGINE)
     settings = {name: getattr(arguments, name) for name in _SETTINGS}
-    if any(is_video(path) for path in arguments.pictures):
-        from . import infer_video
-
-        return infer_video.run(arguments, DEFAULT_OUTPUT, lambda: _load(arguments, _VIDEO_REQUESTS), settings)
-    pictures = find_pictures(arguments.pictures, folder)
-    if folder is not None:
-        _check(pictures, folder, kinds, arguments.force)
-
+    if any(is_video(path) and not path.is_dir() for path in arguments.pictures):
+        return _run_video(arguments, settings)
+    _refuse_other_files(arguments.pictures)
+    plan = _plan(arguments)
     engine = _load(arguments, 1)
-    tally = _Tally(len(pictures))
-    try:
-        with engine, ProgressBar(len(pictures), "pictures", enabled=not arguments.quiet) as bar:
-            for outcome in infer_pictures(engine, pictures, folder, kinds, **settings):
-                bar.clear()
-                _report(outcome, arguments)
-                tally.add(outcome)
-                bar.advance()
-    finally:  # also after Ctrl-C: what is finished is kept, so it is said how much that is
-        if not arguments.quiet and tally.done:
-            say(tally.summary(folder))
+    with engine:
+        thresholds = _thresholds(engine, arguments.score_threshold)
+        limit = None if arguments.max_people is not None else _limit(engine)
+        tally = Tally(
+            len(plan.jobs), plan.skipped, thresholds, limit, draws=plan.draws, keeps=arguments.json or plan.keeps
+        )
+        gone = None
+        try:
+            with ProgressBar(len(plan.jobs), "pictures", enabled=not arguments.quiet) as bar:
+                look = Look(thresholds.drawn, arguments.iuv_order)
+                for outcome in infer_pictures(engine, plan.jobs, look, plan.place, **settings):
+                    bar.clear()
+                    tally.add(outcome)
+                    _report(outcome, arguments, tally)
+                    bar.advance()
+                    if outcome.place_is_gone:
+                        gone = outcome.unwritten
+                        break
+        finally:  # also after Ctrl-C: what is finished is kept, so it is said how much that is
+            if not arguments.quiet and (tally.done or tally.skipped):
+                say(tally.summary(plan.place))
+    if gone is not None:
+        raise OutputError(f"{gone}; nothing more was tried", gone.cause) from gone
+    if tally.nothing_written:
+        raise OutputError("of no picture could the results be written")
     return 1 if tally.failed else 0
+
+
+def _thresholds(engine: Engine, chosen: float | None) -> Thresholds:
+    from ..visualize import SCORE_THRESHOLD
+
+    if chosen is not None:
+        return Thresholds(chosen, chosen, True)
+    data = float(engine.model["defaults"]["score_threshold"])
+    return Thresholds(data, max(data, SCORE_THRESHOLD), False)
+
+
+def _limit(engine: Engine) -> int:
+    """How many people the model gives at most, where nobody says how many."""
+    return int(min(engine.model["defaults"]["max_people"], engine.model["capacity"]["max_people"]))
+
+
+# ---- what is to be done ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Pictures with their outputs, kind -> file; ``place``: where these are; ``skipped``: pictures that have theirs."""
+
+    jobs: Sequence[tuple[Picture, Mapping[str, Path]]]
+    place: Path | None
+    skipped: int
+
+    @property
+    def draws(self) -> bool:
+        """Whether something is drawn."""
+        return any(OUTPUT_KINDS[kind].render is not None for _, targets in self.jobs[:1] for kind in targets)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether results are kept as data."""
+        return any(OUTPUT_KINDS[kind].render is None for _, targets in self.jobs[:1] for kind in targets)
+
+
+def _plan(arguments: Namespace) -> _Plan:
+    """Raises ValueError, FileNotFoundError and ``OutputError``: what would go wrong after the work."""
+    output: Path | None = arguments.output
+    saving = not arguments.json or output is not None or arguments.save is not None
+    if output is not None and _names_a_file(output):
+        search = search_pictures(arguments.pictures)
+        jobs = [_single_job(search.pictures, output, arguments.save)]
+        place: Path | None = output.parent
+    else:
+        place = (output or DEFAULT_OUTPUT) if saving else None
+        search = search_pictures(arguments.pictures, place)
+        kinds = arguments.save or tuple(OUTPUT_KINDS)
+        jobs = [(one, outputs_of(one, place, kinds) if place is not None else {}) for one in search.pictures]
+    _remark(search, arguments)
+    found = len(jobs)
+    if arguments.skip_existing:
+        # Files are whole or not there, and a picture's are complete or made again.
+        jobs = [
+            (one, targets) for one, targets in jobs if not targets or not all(p.is_file() for p in targets.values())
+        ]
+    inputs = {picture.path.absolute() for picture in search.pictures}
+    targets = [path for _, outputs in jobs for path in outputs.values()]
+    if clash := next((path for path in targets if path.absolute() in inputs), None):
+        raise OutputError(f"{clash} is one of the pictures, it would be overwritten; -o names another folder")
+    check_outputs(targets, arguments.force or arguments.skip_existing)
+    return _Plan(jobs, place, found - len(jobs))
+
+
+def _names_a_file(output: Path) -> bool:
+    """Whether ``-o`` is meant as a file: "result.png" is, "results.2" is not."""
+    suffix = output.suffix.lower()
+    known = kind_of_suffix(suffix) is not None or suffix in _FILE_SUFFIXES
+    return known and not os.path.isdir(output)  # noqa: PTH112 (Path.is_dir raises where a name is too long)
+
+
+def _single_job(
+    pictures: Sequence[Picture], output: Path, kinds: Sequence[str] | None
+) -> tuple[Picture, dict[str, Path]]:
+    """The one picture and the one file that it becomes. Raises ValueError where that is not what was asked for."""
+    way_out = f"-o {output.with_suffix('')} names a folder"
+    suffixes = {kind: f".{made.suffix.rpartition('.')[2]}" for kind, made in OUTPUT_KINDS.items()}
+    if kinds is None:  # as of a video: the first kind that is such a file
+        kinds = [kind for kind, suffix in suffixes.items() if suffix == output.suffix.lower()][:1]
+    if not kinds or any(suffixes[kind] != output.suffix.lower() for kind in kinds):
+        made = ", ".join(f"{kind} ({suffixes[kind]})" for kind in kinds or OUTPUT_KINDS)
+        raise ValueError(
+            f"-o {output} is the name of a file, and no {output.suffix} is made here, but {made}; {way_out}"
+        )
+    if len(kinds) > 1:
+        raise ValueError(
+            f"-o {output} names one file, and --save makes {len(kinds)}: --save {kinds[0]} makes one; {way_out}"
+        )
+    if len(pictures) > 1:
+        raise ValueError(f"-o {output} names one file, and there are {len(pictures)} pictures; {way_out}")
+    return pictures[0], {kinds[0]: output}
+
+
+def _refuse_other_files(paths: Sequence[Path]) -> None:
+    """Where no argument can be a picture, say so at once; one among others is an error of its own, later."""
+    readable = (PICTURE, HEIC) if can_read_heif() else (PICTURE,)
+    sentences = [mismatch(path, *readable, FOLDER, EMPTY) for path in paths]
+    if all(sentences):
+        kinds = [recognize(path) for path in paths]
+        hint = "; infer takes the engine first, then pictures" if ENGINE in kinds else ""
+        raise ImageError(f"{sentences[0]}{hint}")
+
+
+def _remark(search: Search, arguments: Namespace) -> None:
+    if arguments.quiet:
+        return
+    if (line := search.remark()) is not None:
+        say(printable(line))
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def _run_video(arguments: Namespace, settings: dict[str, float | int | None]) -> int:
+    from ..visualize import SCORE_THRESHOLD
+    from . import infer_video
+
+    output: Path | None = arguments.output
+    if output is not None and _names_a_file(output) and not is_video(output):
+        raise ValueError(
+            f"-o {output} is no name of a video; -o {output.with_suffix('.mp4')} is one, and "
+            f"-o {output.with_suffix('')} names a folder"
+        )
+    for path in arguments.pictures:
+        if (sentence := mismatch(path, VIDEO, PICTURE)) is not None:
+            raise ImageError(sentence)
+    chosen = arguments.score_threshold
+    if chosen is None and not arguments.json and "npz" not in (arguments.save or ()):
+        settings["score_threshold"] = SCORE_THRESHOLD  # nobody sees the others, and each costs time
+    arguments.look = Look(SCORE_THRESHOLD if chosen is None else chosen, arguments.iuv_order)
+    return infer_video.run(arguments, DEFAULT_OUTPUT, lambda: _load(arguments, _VIDEO_REQUESTS), settings)
 
 
 def _load(arguments: Namespace, num_requests: int) -> Engine:
@@ -267,50 +304,13 @@ def _load(arguments: Namespace, num_requests: int) -> Engine:
         )
 
 
-def _check(pictures: Sequence[Picture], folder: Path, kinds: Sequence[str], force: bool) -> None:
-    targets = [path for picture in pictures for path in outputs_of(picture, folder, kinds).values()]
-    inputs = {picture.path.absolute() for picture in pictures}
-    if clash := next((path for path in targets if path.absolute() in inputs), None):
-        raise OutputError(f"{clash} is one of the pictures, it would be overwritten; -o names another folder")
-    check_outputs(targets, force)
-
-
-def _report(outcome: Outcome, arguments: Namespace) -> None:
-    if outcome.error is not None:
+def _report(outcome: Outcome, arguments: Namespace, tally: Tally) -> None:
+    if outcome.error is not None and not outcome.place_is_gone:
         say(f"error: {printable(outcome.error)}")
+    if outcome.result is not None and not arguments.quiet:
+        if (remark := frames_remark(outcome.picture.path)) is not None:
+            say(printable(remark))
+        if not arguments.json and outcome.error is None:
+            print(tally.line(outcome), flush=True)
     if arguments.json:
         print(json.dumps(outcome.to_dict()), flush=True)
-    elif outcome.result is not None and not arguments.quiet:
-        people = len(outcome.result)
-        print(
-            f"{printable(outcome.picture.path)}: {people} {'person' if people == 1 else 'people'}, "
-            f"{outcome.milliseconds:.1f} ms",
-            flush=True,
-        )
-
-
-class _Tally:
-    def __init__(self, total: int) -> None:
-        self.total, self.failed, self.people = total, 0, 0
-        self._milliseconds: list[float] = []
-
-    @property
-    def done(self) -> int:
-        return self.failed + len(self._milliseconds)
-
-    def add(self, outcome: Outcome) -> None:
-        if outcome.result is None:
-            self.failed += 1
-        else:
-            self.people += len(outcome.result)
-            self._milliseconds.append(outcome.milliseconds)
-
-    def summary(self, folder: Path | None) -> str:
-        parts = [f"{self.done} of {self.total} pictures", f"people found: {self.people}"]
-        if self._milliseconds:
-            parts.append(f"median {statistics.median(self._milliseconds):.1f} ms (resize, network and charts)")
-        if self.failed:
-            parts.append(f"failed: {self.failed}")
-        if folder is not None and self._milliseconds:
-            parts.append(f"results in {printable(folder)}")
-        return ", ".join(parts)

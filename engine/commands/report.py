@@ -7,13 +7,15 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..output_files import atomic_output, check_outputs
-from ..pictures import Picture, find_pictures
+from ..files.recognize import GRAPH, TABLE, expect
+from ..output_files import check_outputs, write_all
+from ..pictures import Picture, search_pictures
 from ..progress import Stages
 from ..terminal import megabytes, printable, say
 from .arguments import positive
@@ -67,8 +69,13 @@ def run(arguments: Namespace) -> int:
     outputs = [output, *([arguments.json] if arguments.json else [])]
     if any(path.absolute() in (arguments.graph.absolute(), arguments.calib.absolute()) for path in outputs):
         raise ValueError("an output is the graph or the table itself; -o and --json name other files")
+    expect(arguments.graph, GRAPH)
+    expect(arguments.calib, TABLE)
     check_outputs(outputs, arguments.force)
-    pictures = find_pictures(arguments.pictures) if arguments.pictures else []
+    search = search_pictures(arguments.pictures)
+    pictures = search.pictures
+    if not arguments.quiet and (remark := search.remark()) is not None:
+        say(printable(remark))
 
     from ..build import build_engine
     from ..calibration.quantize import TARGETS
@@ -108,14 +115,14 @@ def run(arguments: Namespace) -> int:
     drift = None if moved is None else asdict(moved)
     title = f"{engine.model.get('architecture', arguments.graph.stem)}"
     content = page(report, title=title, pictures=pairs, drift=drift, int8_mac_share=share)
-    with atomic_output(output) as temporary:
-        temporary.write_text(content, encoding="utf-8")
-    if arguments.json is not None:
-        with atomic_output(arguments.json) as temporary:
-            temporary.write_text(json.dumps(to_dict(report, share, drift), indent=1) + "\n")
-    if not arguments.quiet:
+    if not arguments.quiet:  # first: it is what is left where the files cannot be written
         for line in summary(report, share, moved):
             print(printable(line))
+    texts = {output: content}
+    if arguments.json is not None:
+        texts[arguments.json] = json.dumps(to_dict(report, share, drift), indent=1) + "\n"
+    write_all({path: partial(Path.write_text, data=text, encoding="utf-8") for path, text in texts.items()})
+    if not arguments.quiet:
         print(f"{printable(output)}: {megabytes(output.stat().st_size)}")
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..output_files import OutputError, atomic_output, check_outputs
+from ..outputs.kinds import OUTPUT_KINDS, Look
 from ..pictures import SUFFIXES as PICTURE_SUFFIXES
 from ..video import LOSSLESS_SUFFIXES, SUFFIXES, SoundPacket, VideoReader, VideoWriter, is_video
 
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
 
     from ..result import DensePoseResult
 
-#: What can be drawn on a video, and the layers that it is made of.
-OVERLAYS = {"parts": ("parts", "boxes"), "u": ("u",), "v": ("v",), "contours": ("contours",)}
 #: What holds values and no picture to look at: any change by a codec would be a wrong value.
 DATA = ("iuv", "npz")
-KINDS = (*OVERLAYS, *DATA)
 _DIGITS = 6
 
 
@@ -63,13 +61,11 @@ def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOut
         raise ValueError("a video is worked on alone; give one video, or pictures")
     (source,) = arguments.pictures
     kinds: Sequence[str] = arguments.save or ("parts",)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"of a video {','.join(KINDS)} can be saved, not {','.join(unknown)}")
     if arguments.json and arguments.output is None and arguments.save is None:
         return []
     path: Path | None = arguments.output
     if path is not None and _names_a_file(path):
-        return [_one_file(path, source, kinds, arguments.force)]
+        return [_one_file(path, source, kinds, arguments)]
     folder = path or default_folder
     # A folder that was named gets what the pictures' folder gets; without a name, one file is easier to find.
     frames = [kind for kind in kinds if kind == "npz" or (kind == "iuv" and path is not None)]
@@ -77,9 +73,9 @@ def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOut
     planned: list[VideoOutput] = []
     for kind in videos:
         suffix = LOSSLESS_SUFFIXES[0] if kind in DATA else ".mp4"
-        planned.append(_video(folder / f"{source.stem}.{kind}{suffix}", source, kind, arguments.force))
+        planned.append(_video(folder / f"{source.stem}.{kind}{suffix}", source, kind, arguments))
     if frames:
-        files = FrameFiles(folder, source.stem, frames)
+        files = FrameFiles(folder, source.stem, frames, arguments.look)
         files.check(arguments.force)
         planned.append(files)
     return planned
@@ -93,7 +89,7 @@ def _names_a_file(path: Path) -> bool:
     return is_video(path) or known
 
 
-def _one_file(path: Path, source: Path, kinds: Sequence[str], force: bool) -> VideoOutput:
+def _one_file(path: Path, source: Path, kinds: Sequence[str], arguments: Namespace) -> VideoOutput:
     if not is_video(path):
         raise ValueError(
             f"-o {path} looks like a file, but no video can be written as *{path.suffix}: use one of "
@@ -103,10 +99,10 @@ def _one_file(path: Path, source: Path, kinds: Sequence[str], force: bool) -> Vi
         raise ValueError(f"-o {path} is one file, and {','.join(kinds)} are several; name a folder, or save one kind")
     if kinds[0] == "npz":
         raise ValueError(f"npz is a file of every frame and does not fit into {path}; name a folder")
-    return _video(path, source, kinds[0], force)
+    return _video(path, source, kinds[0], arguments)
 
 
-def _video(path: Path, source: Path, kind: str, force: bool) -> VideoOutput:
+def _video(path: Path, source: Path, kind: str, arguments: Namespace) -> VideoOutput:
     if kind in DATA and path.suffix.lower() not in LOSSLESS_SUFFIXES:
         raise ValueError(
             f"{path} would be compressed with losses, which turn the IUV image's part numbers into others: name a "
@@ -115,16 +111,16 @@ def _video(path: Path, source: Path, kind: str, force: bool) -> VideoOutput:
         )
     if path.absolute() == source.absolute() or (path.exists() and source.exists() and path.samefile(source)):
         raise OutputError(f"{path} is the video itself, it would be overwritten; -o names another")
-    check_outputs([path], force)
-    return VideoFile(path, kind)
+    check_outputs([path], arguments.force)
+    return VideoFile(path, kind, arguments.look)
 
 
 class VideoFile:
     """A video of one kind, with the sound of the source; it appears at ``path`` when it is finished."""
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, look: Look) -> None:
         self.path, self.count = path, 0
-        self._kind = kind
+        self._kind, self._look = kind, look
         self._stack = ExitStack()
         self._writer: VideoWriter | None = None
 
@@ -146,9 +142,10 @@ class VideoFile:
         self._writer = writer
 
     def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
-        assert self._writer is not None
+        render = OUTPUT_KINDS[self._kind].render
+        assert self._writer is not None and render is not None
         try:
-            self._writer.write(_drawn(frame, result, self._kind), at)
+            self._writer.write(render(frame, result, self._look), at)
         except OSError as error:
             self._drop(error)
         self.count += 1
@@ -189,11 +186,9 @@ class FrameFiles:
     The table gives every frame's number and its time in seconds after the first.
     """
 
-    def __init__(self, folder: Path, name: str, kinds: Sequence[str]) -> None:
-        from .infer import OUTPUT_KINDS
-
+    def __init__(self, folder: Path, name: str, kinds: Sequence[str], look: Look) -> None:
         self.path, self.count = folder, 0
-        self._name = name
+        self._name, self._look = name, look
         self._kinds = {kind: OUTPUT_KINDS[kind] for kind in kinds}
         self._times: list[Fraction] = []
         self._table = folder / f"{name}.frames.csv"
@@ -219,7 +214,7 @@ class FrameFiles:
     def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
         for kind, output in self._kinds.items():
             with atomic_output(self._file(self.count, kind)) as temporary:
-                output.save(frame, result, temporary)
+                output.save(frame, result, self._look, temporary)
         self._times.append(at * self._time_base)
         self.count += 1
 
@@ -235,14 +230,6 @@ class FrameFiles:
 
     def abandon(self) -> None:
         return
-
-
-def _drawn(frame: np.ndarray, result: DensePoseResult, kind: str) -> np.ndarray:
-    if kind == "iuv":
-        return result.iuv()
-    from ..visualize import draw
-
-    return draw(frame, result, OVERLAYS[kind])
 
 
 def sound_wanted(outputs: Sequence[Any]) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendUnavailable, DensePoseEngineError
+from ..output_files import atomic_output
 from .surfaces import SmplSurface
 
 FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix.pkl")
@@ -72,7 +73,7 @@ def convert(folder: Path, output: Path) -> None:
         SmplSurface(**arrays)
     except Exception as error:  # SciPy's and pickle's readers raise all kinds
         raise DensePoseEngineError(f"the files in {folder} are not DensePose's geodesics: {error}") from error
-    with output.open("wb") as stream:
+    with atomic_output(output) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
 
 

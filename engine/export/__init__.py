@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable, ConfigError, ExportError
+from ..files.recognize import CHECKPOINT, CONFIG, PICKLE, refuse_other
 from ..output_files import atomic_output
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def export_checkpoint(
     """
     if ops not in OPS:
         raise ValueError(f"ops must be {' or '.join(OPS)}, not {ops!r}")
+    refuse_other(config, CONFIG)
+    refuse_other(weights, CHECKPOINT, PICKLE)
     _require_runtimes()
     from .checkpoint import load_checkpoint
     from .config import load_config

@@ -1,0 +1,1 @@
+"""What is made of a result: the files that ``infer`` writes, and how overlays are drawn."""
