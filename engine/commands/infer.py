@@ -88,7 +88,10 @@ def _add_output_arguments(parser: ArgumentParser) -> None:
         "reverse, see --iuv-order) and NAME.npz (boxes, scores, labels and uv of every person). NAME is the\n"
         "picture's path below the folder that was given, without suffix; pictures that would share a name\n"
         "keep their suffix: a.jpg.npz, a.png.npz. Of one picture and one kind, -o may name the file. Of a\n"
-        "video, a video with one of the overlays (default: parts); -o may name it.",
+        "video, NAME.KIND.mp4 with an overlay (default: parts) and its sound, NAME.iuv.mkv without losses (in\n"
+        "a folder that -o names: NAME.000000.iuv.png of every frame), NAME.000000.npz of every frame with\n"
+        "NAME.frames.csv of their times. -o may name the video: .mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts\n"
+        ".wmv .flv, for iuv .mkv or .avi.",
     )
     output.add_argument(
         "-o",

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 #: What holds values and no picture to look at: any change by a codec would be a wrong value.
 DATA = ("iuv", "npz")
-KINDS = tuple(OUTPUT_KINDS)
 _DIGITS = 6
 
 
@@ -62,8 +61,6 @@ def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOut
         raise ValueError("a video is worked on alone; give one video, or pictures")
     (source,) = arguments.pictures
     kinds: Sequence[str] = arguments.save or ("parts",)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"of a video {','.join(KINDS)} can be saved, not {','.join(unknown)}")
     if arguments.json and arguments.output is None and arguments.save is None:
         return []
     path: Path | None = arguments.output
@@ -145,9 +142,10 @@ class VideoFile:
         self._writer = writer
 
     def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
-        assert self._writer is not None
+        render = OUTPUT_KINDS[self._kind].render
+        assert self._writer is not None and render is not None
         try:
-            self._writer.write(_drawn(frame, result, self._kind, self._look), at)
+            self._writer.write(render(frame, result, self._look), at)
         except OSError as error:
             self._drop(error)
         self.count += 1
@@ -190,8 +188,7 @@ class FrameFiles:
 
     def __init__(self, folder: Path, name: str, kinds: Sequence[str], look: Look) -> None:
         self.path, self.count = folder, 0
-        self._look = look
-        self._name = name
+        self._name, self._look = name, look
         self._kinds = {kind: OUTPUT_KINDS[kind] for kind in kinds}
         self._times: list[Fraction] = []
         self._table = folder / f"{name}.frames.csv"
@@ -233,12 +230,6 @@ class FrameFiles:
 
     def abandon(self) -> None:
         return
-
-
-def _drawn(frame: np.ndarray, result: DensePoseResult, kind: str, look: Look) -> np.ndarray:
-    render = OUTPUT_KINDS[kind].render
-    assert render is not None
-    return render(frame, result, look)
 
 
 def sound_wanted(outputs: Sequence[Any]) -> bool:
