@@ -66,7 +66,7 @@ def test_kernels_use_the_standard_library_alone() -> None:
 
 def test_only_bindings_know_pybind11() -> None:
     knowing = {p.name for p in (ROOT / "csrc").iterdir() if any("pybind11" in i for i in included_files(p))}
-    assert knowing == {"bindings_ops.h", "bindings_preprocess.cpp", "bindings_threads.cpp"}
+    assert knowing and all(name.startswith("bindings_") for name in knowing), knowing
 
 
 def test_cuda_kernels_know_no_vendor() -> None:
