@@ -193,19 +193,17 @@ def test_an_engine_with_one_request_answers_as_before(kind: str, request: pytest
             engine.infer(pictures[1], **{**settings, "max_people": 2})  # type: ignore[call-overload]
 
         def check() -> None:
-            for picture, one in zip(pictures, expected, strict=True):
-                assert within(60, lambda picture=picture: engine.infer(picture, **settings)) == one
+            assert within(120, lambda: [engine.infer(picture, **settings) for picture in pictures]) == expected  # type: ignore[call-overload]
 
-        places = 0
-        while run_interrupted(work, 7 * places, "opcode"):  # every seventh, for there are a thousand
-            check()
-            places += 1
-        assert places > 40
-        kept.clear()
-        first = 0
-        while run_interrupted(lambda: engine.infer_async(pictures[1], **settings).result(timeout=60), first, "line"):  # type: ignore[arg-type]
-            check()
-            first += 1
-        assert first > 10
+        def asynchronous() -> None:
+            engine.infer_async(pictures[1], **settings).result(timeout=60)  # type: ignore[arg-type]
+
+        # Not all instructions, for there are a thousand: the pool's test above has all of what takes and gives back.
+        for call, event, step, least in ((work, "opcode", 37, 10), (asynchronous, "line", 3, 5)):
+            places = 0
+            while run_interrupted(call, step * places, event):
+                check()
+                places += 1
+            assert places > least
         kept.clear()
         assert engine.infer_async(pictures[0], **settings).result(timeout=60) == expected[0]  # type: ignore[arg-type]
