@@ -98,7 +98,7 @@ def stream(
             workers.shutdown(wait=False)  # after what they have; nobody else brings work
 
     reader = threading.Thread(target=read, name="densepose-engine reader", daemon=True)
-    # However this ends, also by an interrupt in the middle of ending: without room the reader ends, and with it the rest.
+    # However this ends, also by an interrupt while it ends: without room the reader ends, and with it the workers.
     with room.closing(ValueError, CLOSED):
         try:
             reader.start()

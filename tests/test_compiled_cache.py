@@ -119,7 +119,10 @@ def test_a_folder_that_is_not_the_users_alone_is_refused(tmp_path: Path, monkeyp
     for mode in (0o777, 0o1777, 0o770, 0o702):
         (tmp_path / "cache").mkdir(exist_ok=True)
         (tmp_path / "cache").chmod(mode)
-        with pytest.warns(RuntimeWarning, match="others can write to it: chmod go-w"), open_cache(tmp_path / "cache") as opened:
+        with (
+            pytest.warns(RuntimeWarning, match="others can write to it: chmod go-w"),
+            open_cache(tmp_path / "cache") as opened,
+        ):
             assert opened is None
     (tmp_path / "cache").chmod(0o755)
     with open_cache(tmp_path / "cache") as opened:
@@ -139,9 +142,7 @@ def test_a_folder_that_cannot_be_is_no_matter(tmp_path: Path) -> None:
                 assert opened is None
 
 
-def test_what_is_used_least_makes_room(
-    cache: CompiledCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_used_least_makes_room(cache: CompiledCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_cache, "MOST_BYTES", 3 * (len(BLOB) + 200))
     keys = [{"graph": str(number)} for number in range(5)]
     names: dict[int, Path] = {}
@@ -203,7 +204,9 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     compiled: list[str] = []
     keep = openvino_compile.Compiler._keep
     monkeypatch.setattr(
-        openvino_compile.Compiler, "_keep", lambda self, key, model: (compiled.append(key["section"]), keep(self, key, model))
+        openvino_compile.Compiler,
+        "_keep",
+        lambda self, key, model: (compiled.append(key["section"]), keep(self, key, model)),
     )
     return compiled
 
@@ -268,7 +271,9 @@ def test_a_load_that_fails_with_the_cache_is_tried_without(
     assert infer(demo_engine, tmp_path / "cache", picture) == infer(demo_engine, None, picture)
 
 
-def test_another_machine_or_release_is_another_key(demo_engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_machine_or_release_is_another_key(
+    demo_engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from densepose_engine.backends.openvino import make_core
 
     core, extension = make_core(), tmp_path / "ops.so"

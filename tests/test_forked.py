@@ -76,7 +76,11 @@ engine.close()
 
 def run(program: str, engine: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program, str(engine), *arguments], capture_output=True, text=True, timeout=400, check=False
+        [sys.executable, "-c", program, str(engine), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

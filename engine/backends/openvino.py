@@ -155,6 +155,8 @@ def _compile(compiler: Compiler, model: Any, precision: str, config: dict[str, A
         return compiler.compile(model, config, "whole")
     in_trunk = {**config, **_INT8_TRUNK} if precision == "int8" else config
     return sections.with_models(
-        compiler.compile(section, in_trunk if section is sections.trunk else config, f"{number} {section.friendly_name}")
+        compiler.compile(
+            section, in_trunk if section is sections.trunk else config, f"{number} {section.friendly_name}"
+        )
         for number, section in enumerate(sections.models())
     )
