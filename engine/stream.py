@@ -77,50 +77,43 @@ def stream(
     When the iterator is closed or dropped, work in progress is waited for and no thread is left. In a forked child the
     stream ends with an InferenceError.
     """
-    stop = threading.Event()
-    room = threading.Semaphore(depth)
+    room = _core.RequestPool(range(depth))
     waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
     workers = ThreadPoolExecutor(depth, thread_name_prefix="densepose-engine stream")
     process = os.getpid()
-
-    def work(frame: Picture) -> tuple[Picture, DensePoseResult]:
-        return frame, infer(frame)
 
     def read() -> None:
         try:
             source = iter(frames)
             while True:
-                room.acquire()
-                if stop.is_set():
-                    return
-                frame = next(source, _END)
-                if frame is _END:
-                    break
-                waiting.put(workers.submit(work, frame))  # type: ignore[arg-type]
+                with room.lease(keep=True) as place:
+                    frame = next(source, _END)
+                    if frame is _END:
+                        break
+                    waiting.put((place, frame, workers.submit(infer, frame)))  # type: ignore[arg-type]
             waiting.put(_END)
         except BaseException as error:  # also KeyboardInterrupt and SystemExit, which are the caller's
             waiting.put(error)
+        finally:
+            workers.shutdown(wait=False)  # after what they have; nobody else brings work
 
     reader = threading.Thread(target=read, name="densepose-engine reader", daemon=True)
-    try:
-        reader.start()
-        while (entry := waiting.get()) is not _END:
-            if isinstance(entry, BaseException):
-                raise entry
-            result = entry.result()
-            room.release()
-            yield result
-            if os.getpid() != process:
-                raise InferenceError(FORKED)
-    finally:
-        if os.getpid() == process:  # a child of a fork has none of the threads, and perhaps locks that they held
-            try:
-                stop.set()
-                room.release()
+    # However this ends, also by an interrupt while it ends: without room the reader ends, and with it the workers.
+    with room.closing(ValueError, CLOSED):
+        try:
+            reader.start()
+            while (entry := waiting.get()) is not _END:
+                if isinstance(entry, BaseException):
+                    raise entry
+                place, frame, future = entry
+                result = future.result()
+                place.give_back()
+                yield frame, result
+                if os.getpid() != process:
+                    raise InferenceError(FORKED)
+        finally:
+            if os.getpid() == process:  # a forked child has none of the threads, and perhaps locks that they held
+                room.close(ValueError, CLOSED)
                 if reader.is_alive():
                     reader.join()
                 workers.shutdown(wait=True, cancel_futures=True)
-            finally:  # again, for who is interrupted there: threads may be late, but none waits for ever
-                stop.set()
-                room.release()
-                workers.shutdown(wait=False, cancel_futures=True)

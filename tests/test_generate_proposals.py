@@ -289,12 +289,15 @@ def test_small_levels(size: tuple[int, int]) -> None:
     [
         ({"strides": [], "anchors": [0, 0, 1, 1]}, "strides"),
         ({"strides": [0], "anchors": [0, 0, 1, 1]}, "strides"),
+        ({"strides": [2**20 + 1], "anchors": [0, 0, 1, 1]}, "strides"),
+        ({"strides": [4, 2**62], "anchors": [0, 0, 1, 1] * 2}, "strides"),
         ({"strides": [4], "anchors": []}, "anchors"),
         ({"strides": [4, 8], "anchors": [0, 0, 1, 1]}, "anchors"),
         ({"strides": [4], "anchors": [0, 0, 1, 1], "bbox_weights": [1, 1, 1]}, "bbox_weights"),
         ({"strides": [4], "anchors": [0, 0, 1, 1], "bbox_weights": [1, 0, 1, 1]}, "bbox_weights"),
         ({"strides": [4], "anchors": [0, 0, 1, 1], "pre_nms_topk": 0}, "pre_nms_topk"),
         ({"strides": [4], "anchors": [0, 0, 1, 1], "capacity": 0}, "capacity"),
+        ({"strides": [4], "anchors": [0, 0, 1, 1], "capacity": 2**62}, "capacity"),
         ({"strides": [4], "anchors": [0, 0, 1, 1], "layout": "NC"}, "layout"),
     ],
 )

@@ -96,8 +96,7 @@ def test_folders_of_csrc_include_what_they_stand_on() -> None:
 
 def test_only_bindings_know_pybind11() -> None:
     knowing = {str(p.relative_to(CSRC)) for p in csrc_files("") if any("pybind11" in i for i in included_files(p))}
-    names = ("locale.cpp", "ops.h", "preprocess.cpp", "requests.cpp", "threads.cpp", "vertex_tree.cpp")
-    assert knowing == {f"python/bindings_{name}" for name in names}
+    assert knowing and all(name.startswith("python/bindings_") for name in knowing), knowing
 
 
 def test_cuda_kernels_know_no_vendor() -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import locale
+import os
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,16 +124,105 @@ def test_sums_are_made_by_int8_convolutions(demo_int8_engine: Path) -> None:
     assert not [name for name in floats if name.startswith(("backbone", "neck/l"))]
 
 
-def test_loading_leaves_the_locale_as_it_was(demo_engine: Path, tmp_path: Path) -> None:
-    """OpenVINO sets another one while it writes its cache."""
+def test_no_thread_sees_another_locale_while_several_load(demo_engine: Path, tmp_path: Path) -> None:
+    """OpenVINO's own cache sets another one for the whole process."""
     before = locale.setlocale(locale.LC_CTYPE)
+    seen: set[str] = set()
+    loaded = threading.Event()
+
+    def watch() -> None:
+        while not loaded.is_set():
+            seen.add(locale.setlocale(locale.LC_CTYPE))
+
+    def load_twice(cache: Path) -> None:
+        for _ in range(2):
+            Engine.load(demo_engine, warm_up=0, cache_dir=cache, num_requests=1).close()
+
+    watcher = threading.Thread(target=watch)
     try:
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
-        for cache in ("a", "b"):
-            Engine.load(demo_engine, warm_up=0, cache_dir=tmp_path / cache).close()
-            assert locale.setlocale(locale.LC_CTYPE) == "C.UTF-8"
+        watcher.start()
+        loaders = [threading.Thread(target=load_twice, args=(tmp_path / name,)) for name in ("a", "b")]
+        for loader in loaders:
+            loader.start()
+        for loader in loaders:
+            loader.join()
+        assert all(len(list((tmp_path / name).iterdir())) == 7 for name in ("a", "b"))
+        assert locale.setlocale(locale.LC_CTYPE) == "C.UTF-8"
     finally:
+        loaded.set()
+        watcher.join()
         locale.setlocale(locale.LC_CTYPE, before)
+    assert seen == {"C.UTF-8"}
+
+
+_DECIMAL_COMMA = """
+import locale, sys
+from pathlib import Path
+import numpy as np
+from densepose_engine import Engine
+from densepose_engine.backends import openvino
+from densepose_engine.engine_file import read_engine_file
+locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+assert locale.localeconv()["decimal_point"] == ","
+picture = np.random.default_rng(3).integers(0, 256, (120, 160, 3), np.uint8)
+results = []
+for cache in (None, sys.argv[3], sys.argv[3]):
+    with Engine.load(sys.argv[1], cache_dir=cache, warm_up=0, num_requests=1) as engine:
+        results.append(engine.infer(picture, score_threshold=0, nms_threshold=1, max_people=7))
+assert len(results[0]) == 7 and results[0] == results[1] == results[2]
+graph = Path(sys.argv[2]).read_bytes()
+payload, _, _ = openvino.build(graph, "fp32", {"image": (320, 448), "box": 100, "densepose": 1})
+assert b'cube_coeff="-0.75"' in payload["model.xml"]
+assert locale.setlocale(locale.LC_NUMERIC) == "de_DE.UTF-8"
+"""
+
+
+def test_a_decimal_comma_changes_no_graph(demo_int8_engine: Path, demo_onnx: Path, tmp_path: Path) -> None:
+    """Neither one that is built, nor one that is kept: OpenVINO writes numbers as the locale has them."""
+    made = shutil.which("localedef") and subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "de_DE.UTF-8")], capture_output=True, check=False
+    )
+    if not made or not (tmp_path / "de_DE.UTF-8").is_dir():
+        pytest.skip("this system cannot make a locale with a decimal comma")
+    done = subprocess.run(
+        [sys.executable, "-c", _DECIMAL_COMMA, str(demo_int8_engine), str(demo_onnx), str(tmp_path / "cache")],
+        env={**os.environ, "LOCPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+_MANY_SIZES = """
+import sys
+import numpy as np
+from densepose_engine import Engine
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 >> 20
+
+with Engine.load(sys.argv[1], cache_dir=None, warm_up=0, num_requests=1, num_threads=2) as engine:
+    # Once the largest, whose maps are what the engine needs anyway; then sizes that it has not seen.
+    engine.infer(np.zeros((640, 640, 3), np.uint8), max_proposals=10)
+    sizes = [(64 + 9 * i, 640 - 9 * i) for i in range(60)]
+    before = None
+    for number, size in enumerate(sizes):
+        engine.infer(np.zeros((*size, 3), np.uint8), max_proposals=10)
+        if number == 11:
+            before = resident()
+    print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell what is resident")
+def test_a_dynamic_engine_keeps_no_kernels_of_every_size(dynamic_engine: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY_SIZES, str(dynamic_engine)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 60, "megabytes, for 48 sizes more"
 
 
 def test_cutting_leaves_the_graph_as_it_was(demo_engine: Path) -> None:

@@ -315,6 +315,48 @@ def test_requests_do_not_share_memory(graphs: str) -> None:
         assert [view.mean() for view in views] == [0, 1, 2]
 
 
+def test_closing_lets_a_waiting_caller_go_with_a_sentence(graphs: str) -> None:
+    said: list[str] = []
+    waits = threading.Event()
+
+    def wait(opened: TensorrtSession) -> None:
+        waits.set()
+        try:
+            with opened.request():
+                said.append("a request")
+        except ValueError as error:
+            said.append(str(error))
+
+    with session(FakeEngine(False, False)) as (opened, device), opened.request() as held:
+        waiting = [threading.Thread(target=wait, args=(opened,), daemon=True) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        assert waits.wait(timeout=30)
+        opened.close()
+        for thread in waiting:
+            thread.join(timeout=30)
+        assert held.image(2, 4).shape == (1, 3, 2, 4), "whoever holds one keeps it"
+        assert device.context.depth == 0
+    assert said == ["this engine is closed; load it again"] * 3
+
+
+def test_an_interrupted_picture_is_waited_for(graphs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would still be read from memory that the next picture is written to."""
+    with session(FakeEngine(True, False)) as (opened, device):
+        enqueue = Context.execute_async_v3
+
+        def interrupted(self: Context, handle: int) -> bool:
+            enqueue(self, handle)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Context, "execute_async_v3", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            infer(opened, 2, 0.5)
+        monkeypatch.undo()
+        assert device.context.depth == 0
+        assert not any(stream.queue for stream in STREAMS.values())
+
+
 def engine_file(**runtime: str) -> EngineFile:
     return EngineFile("tensorrt", "int8", description(), runtime, {"model.plan": b"plan"})
 

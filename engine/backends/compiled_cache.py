@@ -37,7 +37,7 @@ class CompiledCache:
     """A folder of compiled graphs, by key. Make one with ``open_cache``."""
 
     def __init__(self, path: Path, folder: int) -> None:
-        """``folder``: a descriptor of the folder at ``path``, which was checked: names are looked up in nothing else."""
+        """``folder``: a descriptor of the folder at ``path``, which was checked: no name is looked up elsewhere."""
         self._path = path
         self._folder = folder
 
@@ -105,7 +105,7 @@ class CompiledCache:
                     os.unlink(name, dir_fd=self._folder)
 
     def _entries(self) -> Iterator[tuple[float, int, str]]:
-        for name in os.listdir(self._folder):
+        for name in os.listdir(self._folder):  # noqa: PTH208 (by its descriptor)
             if name.endswith((_SUFFIX, _PART)):
                 with contextlib.suppress(OSError):
                     found = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
