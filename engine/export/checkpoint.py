@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .generations import advice
 from .numpy_pickle import NUMPY_BUILDERS, PickledArray
 from .pickle_reader import DamagedPickleError, PickleError, read_pickle
 from .torch_archive import check_torch_archive
@@ -124,16 +125,23 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
     at once, or with all names whose values are not finite or are not numbers of the right kind.
     """
     expected: dict[str, Tensor] = model.state_dict()
-    missing = [n for n in expected if n not in weights and not n.endswith(_COUNTER)]
-    unexpected = [n for n in weights if n not in expected and not n.endswith(_COUNTER) and not _DERIVED.fullmatch(n)]
+
+    def derived(name: str) -> bool:
+        return name.endswith(_COUNTER) or _DERIVED.fullmatch(name) is not None
+
+    missing = [n for n in expected if n not in weights and not derived(n)]
+    unexpected = [n for n in weights if n not in expected and not derived(n)]
     misshaped = [
         f"{n}: {_shape(weights[n].shape)} in the checkpoint, {_shape(expected[n].shape)} in the model"
         for n in expected
-        if n in weights and not n.endswith(_COUNTER) and tuple(weights[n].shape) != tuple(expected[n].shape)
+        if n in weights and not derived(n) and tuple(weights[n].shape) != tuple(expected[n].shape)
     ]
     if missing or unexpected or misshaped:
+        config = getattr(model, "config", None)
+        advised = advice(config, weights) if config is not None else None
         raise CheckpointError(
             "the checkpoint does not belong to this configuration"
+            + (f". {advised}" if advised else "")
             + _listing("missing in the checkpoint", missing)
             + _listing("not in the model", unexpected)
             + _listing("of another shape", misshaped)
@@ -141,7 +149,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
 
     state, wrong = {}, []
     for name, current in expected.items():
-        if name.endswith(_COUNTER) or name not in weights:
+        if derived(name) or name not in weights:
             state[name] = current
             continue
         given = weights[name]
