@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 CXX_FILES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/*.cuh plugins/*/*.h plugins/*/*.cpp tests/native/*.cpp deploy/*/*.cpp)
 SOURCES := $(wildcard csrc/* plugins/*/* cmake/* CMakeLists.txt setup.py pyproject.toml)
 
-.PHONY: all test test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 demo bench-ops lint format build clean
+.PHONY: all test test-backbones test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 demo bench-ops lint format build clean
 all: build
 
 $(BIN)/python:
@@ -34,6 +34,10 @@ build: $(VENV)/built
 
 test: build lint
 	$(BIN)/python -m pytest
+
+# Every mobile backbone exported, calibrated, built to INT8 and run; `test` does this for three of the 24. Half an hour.
+test-backbones: build
+	DENSEPOSE_TEST_BACKBONES=all $(BIN)/python -m pytest -s tests/test_backbones.py tests/test_mobile_backbones.py
 
 # The judge: everything against what the real detectron2 gives. Needs ../shared and takes several minutes.
 test-oracle: build
