@@ -1,4 +1,4 @@
-"""What ``data/backbones.json`` holds of a mobile backbone, for the code that makes the file and the tests that read it."""
+"""What ``data/backbones.json`` holds of a mobile backbone, for who makes the file and who reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DensePoseFnL's first generation: recognized by its keys and its weights, and the second's numbers where they agree."""
+"""DensePoseFnL's first generation: recognized by keys and weights, the second's numbers where they agree."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ KEYS = Path(__file__).parent / "data/keys"
 FIRST_B, SECOND_B = KEYS / "gen1_mobile_rcnn_b.yaml", KEYS / "mobile_parsing_rcnn_b_spnasnet_100.yaml"
 HEAD, BLOCK = "MODEL.ROI_DENSEPOSE_HEAD.NAME", "MODEL.ROI_SHARED_BLOCK."
 PREDICTOR = "MODEL.ROI_DENSEPOSE_PREDICTOR.NAME"
+RATIO, COARSE = BLOCK + "NONLOCAL_REDUCTION_RATIO", "MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS"
+WIDTHS = ("MODEL.FPN.OUT_CHANNELS", "MODEL.ROI_BOX_HEAD.CONV_DIM", BLOCK + "ASPP_DIM", BLOCK + "CONV_HEAD_DIM")
+WIDE = [text for key in WIDTHS for text in (key, "256")]
+LEGACY = "densepose_rcnn_R_50_FPN_s1x_legacy"
 MAP_HEAD = [HEAD, "DensePoseNearestConv3Head", PREDICTOR, "Identity"]
 #: What the base configurations of its repository have in common.
 BY_HAND: dict[str, Any] = {
@@ -55,7 +59,7 @@ def on_meta(path: Path, *overrides: str) -> DensePoseRCNN:
     ("overrides", "expected"),
     [
         ([], "3.350"),
-        (["MODEL.FPN.OUT_CHANNELS", "256", "MODEL.ROI_BOX_HEAD.CONV_DIM", "256", BLOCK + "ASPP_DIM", "256", BLOCK + "CONV_HEAD_DIM", "256"], "10.534"),
+        (WIDE, "10.534"),
         ([BLOCK + "NAME", "MobileParsingSharedBlock"], "3.088"),
         (MAP_HEAD, "3.309"),
     ],
@@ -124,7 +128,7 @@ def shapes(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("config", "checkpoint", "sentence"),
     [
-        ("densepose_rcnn_R_50_FPN_s1x", "densepose_rcnn_R_50_FPN_s1x_legacy", r"DECODER_ON False .*CHANNELS 15 .*RESOLUTION 14"),
+        (LEGACY.removesuffix("_legacy"), LEGACY, r"DECODER_ON False .*CHANNELS 15 .*RESOLUTION 14"),
         (SECOND_B.stem, FIRST_B.stem, "first generation, whose Parsing R-CNN .* SharedROIHeads"),
         (FIRST_B.stem, SECOND_B.stem, r"configuration is of DensePoseFnL's first generation .* checkpoint is not"),
     ],
@@ -149,7 +153,7 @@ def test_the_keys_that_are_named_make_the_old_checkpoint_fit() -> None:
 
 def test_a_checkpoint_of_simulated_quantization_is_named() -> None:
     weights = {"backbone.bottom_up.conv_stem.weight_fake_quant.scale": torch.ones(1)}
-    with pytest.raises(CheckpointError, match="--qat.*Give the float checkpoint"):
+    with pytest.raises(CheckpointError, match=r"--qat.*Give the float checkpoint"):
         load_weights(on_meta(FIRST_B), weights)
 
 
@@ -163,9 +167,9 @@ def test_a_checkpoint_of_simulated_quantization_is_named() -> None:
         ([BLOCK + "ASPP_ON", "False", BLOCK + "CONV_HEAD_DIM", "32"], BLOCK + "ASPP_ON"),
         ([BLOCK + "ASPP_DILATION", "(6, 12)"], BLOCK + "ASPP_DILATION"),
         ([BLOCK + "CONV_HEAD_KERNEL", "2"], BLOCK + "CONV_HEAD_KERNEL"),
-        ([BLOCK + "NONLOCAL_ON", "True", BLOCK + "NONLOCAL_REDUCTION_RATIO", "0.001"], BLOCK + "NONLOCAL_REDUCTION_RATIO"),
+        ([BLOCK + "NONLOCAL_ON", "True", RATIO, "0.001"], RATIO),
         (["MODEL.ROI_SHARED_HEAD.IN_FEATURES", "['p6']"], "MODEL.ROI_SHARED_HEAD.IN_FEATURES"),
-        (["MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS", "2"], "MODEL.ROI_DENSEPOSE_HEAD.NUM_COARSE_SEGM_CHANNELS"),
+        ([COARSE, "2"], COARSE),
         (["MODEL.ROI_HEADS.NAME", "MyDensePoseROIHeads"], "MODEL.ROI_HEADS.NAME"),
     ],
 )  # fmt: skip

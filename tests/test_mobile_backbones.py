@@ -19,7 +19,7 @@ from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.export.networks import mobile
 from densepose_engine.export.networks.mobile import MobileBackbone
 from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
-from densepose_engine.export.networks.mobile_blocks import mobile_blocks, round_channels, tapped_blocks
+from densepose_engine.export.networks.mobile_blocks import Excitation, mobile_blocks, round_channels, tapped_blocks
 from densepose_engine.export.networks.mobile_layers import PaddedConv2d, same_padding
 
 DATA = Path(__file__).parent / "data"
@@ -100,8 +100,8 @@ def test_mobile_rcnn_a_has_the_zoos_parameters(name: str) -> None:
     [
         ("mixnet_s", "activation", "swish"),  # the stem's
         ("tf_mobilenetv3_small_075", "same_padding", False),
-        ("mobilenetv3_rw", "excitation", dataclasses.replace(MOBILE_ARCHITECTURES["mobilenetv3_rw"].excitation, gate="sigmoid")),
-        ("tf_mobilenetv3_large_100", "excitation", dataclasses.replace(MOBILE_ARCHITECTURES["tf_mobilenetv3_large_100"].excitation, activation=None)),
+        ("mobilenetv3_rw", "excitation", Excitation("inner", gate="sigmoid")),
+        ("tf_mobilenetv3_large_100", "excitation", Excitation("inner", "multiple_of_8", None, "hard_sigmoid")),
     ],
 )  # fmt: skip
 def test_the_values_notice_a_wrong_network(
@@ -152,7 +152,7 @@ def test_an_unknown_name_lists_all_24() -> None:
     with pytest.raises(ConfigError, match=r"MODEL.TIMMNETS.NAME is 'resnet18'") as caught:
         load_config(GENERATION_2, ["MODEL.TIMMNETS.NAME", "resnet18"])
     assert all(repr(name) in str(caught.value) for name in MOBILE_ARCHITECTURES)
-    with pytest.raises(ConfigError, match="MODEL.EFFICIENTNETS.NAME is 'resnet18'") as caught:
+    with pytest.raises(ConfigError, match=r"MODEL.EFFICIENTNETS.NAME is 'resnet18'") as caught:
         load_config(MOBILE_A, ["MODEL.EFFICIENTNETS.NAME", "resnet18"])
     assert all(repr(name) in str(caught.value) for name in MOBILE_ARCHITECTURES)
 

@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from densepose_engine.export.config import ModelConfig, PredictorConfig, load_config
+from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.export.networks import mobile
 from densepose_engine.export.networks.heads import ASPP, DensePosePredictor, ImageLevelFeatures, NonLocalBlock
 from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
-from densepose_engine.export.model import DensePoseRCNN
 
 DATA = Path(__file__).parent / "data"
 ARCHITECTURES = sorted(path.stem for path in (DATA / "keys").glob("*.json"))

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from densepose_engine.export.config import load_config
-from densepose_engine.export.networks.heads import DensePosePredictor, RPNHead
 from densepose_engine.export.model import DensePoseRCNN
+from densepose_engine.export.networks.heads import DensePosePredictor, RPNHead
 from densepose_engine.export.networks.necks import BiFPN
 from densepose_engine.export.rewrite import (
     MergedPredictor,

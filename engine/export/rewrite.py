@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .model import DensePoseRCNN
 from .networks.heads import DensePosePredictor, RPNHead
 from .networks.layers import upsample_bilinear
-from .model import DensePoseRCNN
 from .networks.mobile import MobileBackbone
 from .networks.necks import BiFPN, FastNormalizedFusion, SeparableConv
 from .rewrite_backbone import rewrite_backbone

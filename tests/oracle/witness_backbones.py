@@ -1,6 +1,6 @@
 """Makes ``tests/data/backbones.json`` with timm 0.4.12, the code that DensePoseFnL takes its backbones from.
 
-``pip install --no-deps --target FOLDER timm==0.4.12``, then ``PYTHONPATH=FOLDER python tests/oracle/witness_backbones.py``.
+``pip install --no-deps --target FOLDER timm==0.4.12``, then run this with ``PYTHONPATH=FOLDER``.
 Of every backbone the file has the checksum of its names and shapes, and some values of its taps on random input.
 """
 
@@ -27,7 +27,7 @@ from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITE
 class _Anything(types.ModuleType):
     """Stands in for what timm imports for its data sets and other networks."""
 
-    __path__: list[str] = []
+    __path__ = ()  # a package
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architectures import GROUP_NORM_GROUPS, PYRAMID_STRIDES
 from ..config import BoxHeadConfig, DecoderConfig, DensePoseConfig, PredictorConfig, RpnConfig
+from .architectures import GROUP_NORM_GROUPS, PYRAMID_STRIDES
 from .layers import Conv2d, UpsampleBilinear, make_norm, upsample_bilinear, upsample_nearest
 
 

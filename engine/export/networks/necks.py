@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .mobile import MobileBackbone
-from .resnet import ResNet
 from ..config import ModelConfig, NeckConfig, ResNetConfig
 from .layers import Conv2d, last_level_max_pool, upsample_nearest
+from .mobile import MobileBackbone
+from .resnet import ResNet
 
 
 class FPN(nn.Module):

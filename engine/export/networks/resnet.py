@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architectures import RESNET_BLOCKS
 from ..config import ResNetConfig
+from .architectures import RESNET_BLOCKS
 from .layers import Conv2d
 
 
