@@ -9,19 +9,24 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+import torch
+from onnx import numpy_helper
 from stages import with_weights
 
 import densepose_engine.export
 from densepose_engine import Engine
-from densepose_engine.build import Int8Options, build_engine
+from densepose_engine.build import Int8Options, build_engine, quantized_graph
+from densepose_engine.calibration.branches import branch_layers
 from densepose_engine.calibration.collect import collect
+from densepose_engine.calibration.points import TRANSPARENT, layers
 from densepose_engine.engine_file import write_engine_file
 from densepose_engine.export.config import load_config
 from densepose_engine.export.graph import export_graph
 from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
-from densepose_engine.layer_precision import int8_mac_share
+from densepose_engine.layer_precision import BRANCH, COMPUTED_WEIGHTS, float_layers, int8_mac_share
 from densepose_engine.pictures import find_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +94,7 @@ def test_placement(calibrated: tuple[str, Path, Path], target: str) -> None:
         elif node.name in placed:
             weight, before = producers[node.input[1]], producers[node.input[0]]
             assert weight.op_type == "DequantizeLinear" and constants[weight.input[0]].dtype == np.int8
-            while target == "openvino" and before.op_type in TRANSPARENT + ("Concat",):
+            while target == "openvino" and before.op_type in (*TRANSPARENT, "Concat"):
                 before = producers[before.input[0]]
             assert before.op_type == "DequantizeLinear", f"{node.name} reads floats, from {before.op_type}"
         elif node.name in aside:
