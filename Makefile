@@ -17,8 +17,8 @@ PIP := $(BIN)/python -m pip install --progress-bar off
 CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh plugins/*/*.h plugins/*/*.cpp tests/native/*.cpp deploy/*/*.cpp)
 SOURCES := $(wildcard csrc/*.h csrc/*/* plugins/*/* cmake/* CMakeLists.txt setup.py)
 
-.PHONY: all test test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 test-py310 demo bench-ops lint format build \
-  wheel test-wheel check-fresh clean
+.PHONY: all test test-backbones test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 test-py310 demo bench-ops lint \
+  format build wheel test-wheel check-fresh clean
 all: build
 
 # Each step leaves a file in $(VENV) when it has worked. First what the compiler may refuse, then the large downloads.
@@ -66,6 +66,10 @@ build: $(VENV)/built $(VENV)/installed
 
 test: lint build $(VENV)/testable
 	$(BIN)/python -m pytest
+
+# Every mobile backbone exported, calibrated, built to INT8 and run; `test` does this for three of the 24. Half an hour.
+test-backbones: build $(VENV)/testable
+	DENSEPOSE_TEST_BACKBONES=all $(BIN)/python -m pytest -s tests/test_backbones.py tests/test_mobile_backbones.py
 
 # The judge: everything against what the real detectron2 gives. Needs ../shared and takes several minutes.
 test-oracle: build $(VENV)/testable

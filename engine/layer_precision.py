@@ -14,7 +14,7 @@ KEPT, BRANCH, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "side branch", "comput
 #: What each reason means, for people.
 REASONS = {
     KEPT: "kept in float by --keep-float",
-    BRANCH: "weights channels or mixes kernels from one pixel: INT8 gains nothing, and its noise goes everywhere",
+    BRANCH: "weights channels or mixes kernels, of one pixel: INT8 gains nothing there, its noise goes everywhere",
     COMPUTED_WEIGHTS: "its weights are computed in the graph, so that they have no scale; export folds constant ones",
     FELL_BACK: "fell back: it was quantised, and the runtime runs it in float all the same",
 }

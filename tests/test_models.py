@@ -15,11 +15,11 @@ from stages import TOLERANCE, relative_errors, stage_outputs, with_weights
 from torch import nn
 from torch.nn import functional as F
 
-from densepose_engine.export import backbones
 from densepose_engine.export.config import ModelConfig, PredictorConfig, load_config
 from densepose_engine.export.model import DensePoseRCNN
-from densepose_engine.export.networks.architectures import MOBILE_ARCHITECTURES
-from densepose_engine.export.networks.heads import ASPP, ASPPPooling, DensePosePredictor, NonLocalBlock
+from densepose_engine.export.networks import mobile
+from densepose_engine.export.networks.heads import ASPP, DensePosePredictor, ImageLevelFeatures, NonLocalBlock
+from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
 
 DATA = Path(__file__).parent / "data"
 ARCHITECTURES = sorted(path.stem for path in (DATA / "keys").glob("*.json"))
@@ -53,9 +53,9 @@ def change(config: Any, **changes: Any) -> Any:
     return config
 
 
-def test_there_are_ten_architectures_and_five_stage_files() -> None:
-    assert len(ARCHITECTURES) == 10
-    assert len(STAGED) == 5
+def test_there_are_thirteen_architectures_and_seven_stage_files() -> None:
+    assert len(ARCHITECTURES) == 13
+    assert len(STAGED) == 7
     assert {LITE0, SPNASNET, DEEPLAB} < set(STAGED)
 
 
@@ -94,13 +94,8 @@ def test_the_stage_files_notice_a_wrong_model(name: str, changes: dict[str, Any]
 def test_the_stage_files_notice_a_wrong_activation(name: str, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = name.removeprefix("mobile_parsing_rcnn_b_")
     wrong = dataclasses.replace(MOBILE_ARCHITECTURES[backbone], activation=activation)
-    monkeypatch.setattr(backbones, "MOBILE_ARCHITECTURES", {backbone: wrong})
+    monkeypatch.setattr(mobile, "MOBILE_ARCHITECTURES", {backbone: wrong})
     assert stage_errors(config_of(name), name)["p2"] > 10 * TOLERANCE
-
-
-def test_mobile_taps_stand_before_the_projection() -> None:
-    assert MOBILE_ARCHITECTURES["efficientnet_lite0"].tap_channels == (144, 240, 672, 1152)
-    assert MOBILE_ARCHITECTURES["spnasnet_100"].tap_channels == (72, 120, 288, 1152)
 
 
 def test_model_is_for_inference_only() -> None:
@@ -126,7 +121,7 @@ def test_image_level_features_are_what_resizing_one_pixel_gives() -> None:
     layers = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.ReLU()]
     x = torch.randn(2, 8, 6, 7)
     expected = F.interpolate(nn.Sequential(*layers)(x), size=(6, 7), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(ASPPPooling(*layers)(x), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(ImageLevelFeatures(*layers)(x), expected, rtol=1e-6, atol=1e-7)
     assert ASPP(32, (6, 12, 18), "")(torch.randn(2, 32, 5, 5)).shape == (2, 32, 5, 5)
 
 

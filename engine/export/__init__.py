@@ -81,6 +81,32 @@ def export_checkpoint(
     return _export(model_config, arrays, Path(output), input_size, provenance, stage, ops)
 
 
+def network(config: str | os.PathLike[str] | ModelConfig) -> nn.Module:
+    """The network of a configuration in torch, in evaluation mode, with random weights and detectron2's names.
+
+    Of a configuration of DensePoseFnL's first generation the names are that generation's. ``network.backbone(x)`` gives
+    the levels p2 to p6 by name, each ``(1, C, H / stride, W / stride)``, of a normalized float32 picture
+    ``(1, 3, H, W)`` with H and W multiples of 32; the other parts are methods of
+    :class:`~densepose_engine.export.model.DensePoseRCNN`.
+
+    Args:
+        config: path of detectron2's YAML, or what ``export.config.load_config`` made of it.
+
+    Raises:
+        ConfigError: the configuration cannot be read, or asks for what cannot be built; names the key.
+        BackendUnavailable: torch is not installed.
+
+    >>> model = network("model.yaml")                               # doctest: +SKIP
+    >>> model.backbone(torch.zeros(1, 3, 320, 448))["p2"].shape     # doctest: +SKIP
+    torch.Size([1, 64, 80, 112])
+    """
+    _require("torch", "yaml")
+    from .config import ModelConfig, load_config
+    from .model import DensePoseRCNN
+
+    return DensePoseRCNN(config if isinstance(config, ModelConfig) else load_config(Path(config)))
+
+
 def export_model(
     model: nn.Module,
     cfg: Mapping[str, Any],
@@ -153,7 +179,11 @@ def _export(
 
 
 def _require_runtimes() -> None:
-    for name in _NEEDED:
+    _require(*_NEEDED)
+
+
+def _require(*names: str) -> None:
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..files.fields import shown
 from ..files.reading import NotRegularError, check_zip_directory, open_regular
+from .generations import advice
 from .numpy_pickle import NUMPY_BUILDERS, PickledArray
 from .pickle_reader import DamagedPickleError, PickleError, read_pickle
 from .torch_archive import check_torch_archive
@@ -265,22 +266,29 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
     at once, or with all names whose values are not finite or are not numbers of the right kind.
     """
     expected: dict[str, Tensor] = model.state_dict()
+
+    def derived(name: str) -> bool:
+        return name.endswith(_COUNTER) or _DERIVED.fullmatch(name) is not None
+
     weights = _without_prefix(weights, expected)
     if not expected.keys() & weights.keys():
         raise CheckpointError(
             f"the checkpoint does not belong to this configuration: none of its {len(weights)} names is one of the "
             f"model's; it has {_names(weights)}, and so on, the model {_names(expected)}, and so on"
         )
-    missing = [n for n in expected if n not in weights and not n.endswith(_COUNTER)]
-    unexpected = [n for n in weights if n not in expected and not n.endswith(_COUNTER) and not _DERIVED.fullmatch(n)]
+    missing = [n for n in expected if n not in weights and not derived(n)]
+    unexpected = [n for n in weights if n not in expected and not derived(n)]
     misshaped = [
         f"{n}: {_shape(weights[n].shape)} in the checkpoint, {_shape(expected[n].shape)} in the model"
         for n in expected
-        if n in weights and not n.endswith(_COUNTER) and tuple(weights[n].shape) != tuple(expected[n].shape)
+        if n in weights and not derived(n) and tuple(weights[n].shape) != tuple(expected[n].shape)
     ]
     if missing or unexpected or misshaped:
+        config = getattr(model, "config", None)
+        advised = advice(config, weights) if config is not None else None
         raise CheckpointError(
             "the checkpoint does not belong to this configuration"
+            + (f". {advised}" if advised else "")
             + _listing("missing in the checkpoint", missing)
             + _listing("not in the model", unexpected)
             + _listing("of another shape", misshaped)
@@ -288,7 +296,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
 
     state, wrong = {}, []
     for name, current in expected.items():
-        if name.endswith(_COUNTER) or name not in weights:
+        if derived(name) or name not in weights:
             state[name] = current
             continue
         given = weights[name]

@@ -63,7 +63,7 @@ def export_graph(model: DensePoseRCNN, input_size: tuple[int, int] | None, prove
     parts = _Parts.of(rewrite(model), input_size)
     max_people = max(_LEAST_PEOPLE, config.box.max_detections)
     graph = _join(parts, config, input_size, max_people)
-    left = sorted({node.op_type for node in graph} & {"BatchNormalization", "ConvTranspose"})
+    left = sorted({node.op_type for node in graph} & {"BatchNormalization", "ConvTranspose", "Pad"})
     if left:
         raise ExportError(f"{', '.join(left)} left in the graph, where a rewrite should have replaced it")
     exported = ir.Model(graph, ir_version=10, producer_name="densepose-engine")
@@ -293,4 +293,6 @@ def describe_architecture(config: ModelConfig) -> str:
     backbone = config.backbone
     name = f"resnet{backbone.depth}" if isinstance(backbone, ResNetConfig) else backbone.name
     head = "v1convx" if config.densepose.deeplab is None else "deeplab"
+    if config.densepose.shared_block is not None:
+        head = {"parsing": "shared", "mobile": "mobileshared"}[config.densepose.shared_block.kind]
     return f"{name}-{config.neck.kind}{config.neck.out_channels}-{head}"

@@ -1,4 +1,4 @@
-"""Makes ``tests/data/stages`` from the full stage files: ``python tests/oracle/cut_stages.py SHARED``.
+"""Makes ``tests/data/stages`` from full stage files: ``python tests/oracle/cut_stages.py FILE ...``.
 
 Of every stage a regular part of its values is kept, unrounded, with its stored shape and its largest value; the picture
 and the boxes, which all files have in common, stand in a file of their own.
@@ -17,11 +17,14 @@ sys.path.insert(0, str(TESTS))
 from stages import thinning  # noqa: E402 (found by the line above)
 
 
-def main(shared: Path) -> None:
+def main(paths: list[Path]) -> None:
     target = TESTS / "data/stages"
     target.mkdir(parents=True, exist_ok=True)
     inputs: dict[str, np.ndarray] = {}
-    for path in sorted((shared / "oracle/stages").glob("*.npz")):
+    if (target / "inputs.npz").exists():
+        with np.load(target / "inputs.npz") as file:
+            inputs = dict(file)
+    for path in paths:
         with np.load(path) as file:
             stages = dict(file)
         own = {name: stages.pop(name) for name in ("image", "boxes")}
@@ -33,8 +36,9 @@ def main(shared: Path) -> None:
             cut[f"{name}.shape"] = np.array(values.shape)
             cut[f"{name}.largest"] = np.abs(values).max()
         np.savez_compressed(target / path.name, **cut)
-    np.savez_compressed(target / "inputs.npz", **inputs)
+    if not (target / "inputs.npz").exists():
+        np.savez_compressed(target / "inputs.npz", **inputs)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(argument) for argument in sys.argv[1:]])

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from graph_stages import graph_stage_outputs
 from stages import TOLERANCE, model_with_weights, relative_errors
-from test_models_oracle import STAGED
+from test_models_oracle import GENERATION_1, STAGED
 
 from densepose_engine.export.graph import export_graph
 
 
 @pytest.mark.parametrize("size", [(512, 640), None], ids=["static", "dynamic"])
-@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("name", [*STAGED, *GENERATION_1])
 def test_every_stage_of_the_graph(shared: Path, name: str, size: tuple[int, int] | None) -> None:
-    model = model_with_weights(shared / f"oracle/keys/{name}.yaml")
-    with np.load(shared / f"oracle/stages/{name}.npz") as file:
+    folder = shared / "oracle" / ("gen1" if name in GENERATION_1 else "")
+    model = model_with_weights(folder / f"keys/{name}.yaml")
+    with np.load(folder / f"stages/{name}.npz") as file:
         stages = dict(file)
     graph = export_graph(model, size, {})
     errors = relative_errors(graph_stage_outputs(graph, model.config, stages["image"], stages["boxes"]), stages)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stages import TOLERANCE, model_with_weights, relative_errors, stage_outputs
+from stages import TOLERANCE, model_with_weights, relative_errors, stage_outputs, with_weights
 
 from densepose_engine.export.checkpoint import load_checkpoint, load_weights
 from densepose_engine.export.config import load_config
@@ -35,9 +35,67 @@ STAGED = [
 ]
 
 
+EMBEDDINGS = ("soft", "cse")  # in the names of models without charts
+GENERATION_1 = ["gen1_mobile_rcnn_a", "gen1_mobile_rcnn_b", "gen1_parsing_rcnn_R_50_FPN_s1x"]
+
+
+def charts(folder: Path, pattern: str) -> list[str]:
+    return sorted(p.stem for p in folder.glob(pattern) if not any(word in p.stem for word in EMBEDDINGS))
+
+
 def test_lists_are_complete(shared: Path) -> None:
-    assert sorted(p.stem for p in (shared / "oracle/keys").glob("*.json")) == ARCHITECTURES
-    assert sorted(p.stem for p in (shared / "oracle/stages").glob("*.npz")) == STAGED
+    assert charts(shared / "oracle/keys", "*.json") == ARCHITECTURES
+    assert charts(shared / "oracle/stages", "*.npz") == STAGED
+    assert sorted(p.stem for p in (shared / "oracle/gen1/keys").glob("*.yaml")) == GENERATION_1
+
+
+@pytest.mark.parametrize("name", GENERATION_1)
+def test_first_generation(shared: Path, name: str) -> None:
+    model = model_with_weights(shared / f"oracle/gen1/keys/{name}.yaml")
+    expected = json.loads((shared / f"oracle/gen1/keys/{name}.json").read_text())
+    assert {n: list(v.shape) for n, v in model.state_dict().items()} == expected
+    with np.load(shared / f"oracle/gen1/stages/{name}.npz") as file:
+        stages = dict(file)
+    errors = relative_errors(stage_outputs(model, stages["image"], stages["boxes"]), stages)
+    assert len(errors) == len(stages) - 2
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+def normalized_noise(model: DensePoseRCNN) -> torch.Tensor:
+    noise = np.random.default_rng(7).uniform(0, 255, (1, 3, 128, 160)).astype(np.float32)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (model.config.input.pixel_mean, model.config.input.pixel_std))
+    return (torch.from_numpy(noise) - mean) / std
+
+
+def check_backbone(model: DensePoseRCNN, folder: Path, name: str, extra: tuple[str, ...] = ()) -> None:
+    expected = json.loads((folder / f"{name}.json").read_text())
+    assert {f"backbone.{n}": list(v.shape) for n, v in model.backbone.state_dict().items()} == expected
+    image = normalized_noise(model)
+    outputs = dict(model.backbone(image))
+    outputs |= dict(zip(extra, model.backbone.bottom_up(image), strict=False))
+    with np.load(folder / f"{name}.npz") as file:
+        errors = relative_errors({n: outputs[n].numpy() for n in file}, dict(file))
+    assert len(errors) == 2 + len(extra)
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+def test_backbones(shared: Path) -> None:
+    folder = shared / "oracle/backbones"
+    names = sorted(p.stem for p in folder.glob("*.json"))
+    assert len(names) == 9
+    for name in names:
+        overrides = ["MODEL.TIMMNETS.NAME", name, "MODEL.TIMMNETS.PRETRAINED", "False"]
+        config = load_config(shared / "oracle/keys/mobile_parsing_rcnn_b_spnasnet_100.yaml", overrides)
+        check_backbone(with_weights(config), folder, name)
+
+
+def test_first_generations_backbones(shared: Path) -> None:
+    folder = shared / "oracle/gen1/backbones"
+    names = sorted(p.stem for p in folder.glob("*.json"))
+    assert len(names) == 5
+    for name in names:
+        config = load_config(shared / "oracle/gen1/keys/gen1_mobile_rcnn_a.yaml", ["MODEL.EFFICIENTNETS.NAME", name])
+        check_backbone(with_weights(config), folder, name, ("s1", "s2", "s3", "s5"))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
