@@ -177,7 +177,7 @@ class Int8Description:
     ``observer``, ``adapted_weights``: see ``build.Int8Options``; ``keep_float``: layers that were to stay float;
     ``shared_scales``: groups of tensors with one scale each; ``target``: the vendor whose rules were followed, in a
     graph with Q/DQ; ``placed``: layers that are to run in INT8, until the engine's layers say what they run as;
-    ``record``: what else is said of how this was chosen, such as ``auto``.
+    ``branches``: layers of side branches, which are float by design, where the engine says so; ``record``: what else is said of how this was chosen, such as ``auto``.
     """
 
     observer: str
@@ -187,6 +187,7 @@ class Int8Description:
     calibration: CalibrationOrigin
     target: str | None = None
     placed: tuple[str, ...] | None = None
+    branches: tuple[str, ...] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -203,6 +204,7 @@ class Int8Description:
             calibration=CalibrationOrigin.from_json(fields.section("calibration")),
             target=None if fields.is_null("target") else fields.text("target"),
             placed=None if fields.is_null("placed") else fields.texts("placed"),
+            branches=None if fields.is_null("branches") else fields.texts("branches"),
             record={key: fields.plain(key) for key in fields if key not in _INT8_KEYS},
         )
 
@@ -213,13 +215,23 @@ class Int8Description:
             "adapted_weights": self.adapted_weights,
             **({} if self.placed is None else {"placed": list(self.placed)}),
             "keep_float": list(self.keep_float),
+            **({} if self.branches is None else {"branches": list(self.branches)}),
             "shared_scales": [list(group) for group in self.shared_scales],
             "calibration": self.calibration.to_json(),
             **self.record,
         }
 
 
-_INT8_KEYS = {"target", "observer", "adapted_weights", "placed", "keep_float", "shared_scales", "calibration"}
+_INT8_KEYS = {
+    "target",
+    "observer",
+    "adapted_weights",
+    "placed",
+    "keep_float",
+    "branches",
+    "shared_scales",
+    "calibration",
+}
 
 
 @dataclass(frozen=True)
