@@ -64,7 +64,9 @@ def test_what_a_caller_wants(name: str, value: Any, taken: float) -> None:
 
 @pytest.mark.parametrize("name", ["score_threshold", "nms_threshold", "max_people", "max_proposals"])
 @pytest.mark.parametrize(
-    "value", [-1, 1.5, "0.5", True, np.bool_(True), float("nan"), 10**400, 10**5000, [1], np.array(0.5), np.ones(2)]
+    "value",
+    [-1, 1.5, "0.5", True, np.bool_(True), float("nan"), 10**400, 10**5000, [1], np.array(0.5), np.ones(2)],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_nobody_can_want(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name) as caught:

@@ -177,7 +177,8 @@ class Int8Description:
     ``observer``, ``adapted_weights``: see ``build.Int8Options``; ``keep_float``: layers that were to stay float;
     ``shared_scales``: groups of tensors with one scale each; ``target``: the vendor whose rules were followed, in a
     graph with Q/DQ; ``placed``: layers that are to run in INT8, until the engine's layers say what they run as;
-    ``branches``: layers of side branches, which are float by design, where the engine says so; ``record``: what else is said of how this was chosen, such as ``auto``.
+    ``branches``: layers of side branches, which are float by design, where the engine says so; ``record``: what else
+    is said of how this was chosen, such as ``auto``.
     """
 
     observer: str
