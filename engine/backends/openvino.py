@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import _core
 from ..errors import BackendUnavailable, BuildError, EngineFileError
-from ..model.description import Layer, NominalLoad
+from ..model.compiled import Layer, NominalLoad
 from ..model.engine_file import EngineFile
 from .openvino_layers import read_layers
 from .openvino_sections import Sections, cut
