@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..model.description import Layer as CompiledLayer
+from ..model.compiled import Layer as CompiledLayer
 from .histogram import TensorStatistics
 from .noise import NoiseMeter, quantised_names
 from .observers import expected_sqnr_db

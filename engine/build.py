@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .backends import backend_module
 from .errors import BuildError
 from .layer_precision import explain
-from .model.description import CalibrationOrigin, FusedEnds, Int8Description, ModelDescription, NominalLoad
+from .model.compiled import CalibrationOrigin, Int8Description, NominalLoad
+from .model.description import FusedEnds, ModelDescription
 from .model.engine_file import EngineFile
 from .model.frame import nominal_size
 from .model.graph_file import read_graph, write_description

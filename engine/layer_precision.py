@@ -1,6 +1,6 @@
 """What became of every layer, as an engine's manifest has it: who runs in INT8, who does not, and why.
 
-Layers are ``model.description.Layer``; of an INT8 engine's layers that are not INT8, ``reason`` is one of ``REASONS``.
+Layers are ``model.compiled.Layer``; of an INT8 engine's layers that are not INT8, ``reason`` is one of ``REASONS``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from .model.description import Layer
+from .model.compiled import Layer
 
 KEPT, BRANCH, COMPUTED_WEIGHTS, FELL_BACK = "kept float", "side branch", "computed weights", "fell back"
 #: What each reason means, for people.

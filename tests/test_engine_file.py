@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,3 +153,74 @@ def test_text_is_compressed(path: Path) -> None:
         methods = {info.filename: info.compress_type for info in archive.infolist()}
     assert methods.pop("manifest.json") == methods.pop("model.xml") == zipfile.ZIP_DEFLATED
     assert set(methods.values()) == {zipfile.ZIP_STORED}
+
+
+def archive_of(path: Path, manifest: dict[str, Any], members: dict[str, int]) -> None:
+    """Members of zeros, compressed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", json.dumps(manifest))
+        for name, size in members.items():
+            with archive.open(name, "w") as stream:
+                for _ in range(size >> 20):
+                    stream.write(bytes(1 << 20))
+
+
+@pytest.mark.parametrize("backend", ["openvino", "abacus"])
+def test_members_that_no_backend_knows_are_not_read(path: Path, backend: str) -> None:
+    """A file of some kilobytes whose members would be gigabytes."""
+    members = {f"{index}.xml": 20 << 20 for index in range(12)}
+    entries = {name: {"size": size, "sha256": "0" * 64} for name, size in members.items()}
+    archive_of(path, {**read_manifest(path).to_json(), "backend": backend, "payload": entries}, members)
+    tracemalloc.start()
+    if backend == "openvino":
+        with pytest.raises(EngineFileError, match=r"a member 0\.xml, the openvino backend has model\.xml, model\.bin"):
+            read_engine_file(path)
+    else:  # whoever runs it says that there is no such backend
+        assert read_engine_file(path).payload == {}
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_text_has_one_limit_for_all_members(path: Path) -> None:
+    members = {"model.xml": 40 << 20, "model.bin": 40 << 20}
+    entries = {k: {"size": v, "sha256": hashlib.sha256(bytes(v)).hexdigest()} for k, v in members.items()}
+    archive_of(path, {**read_manifest(path).to_json(), "payload": entries}, members)
+    with pytest.raises(EngineFileError, match=r"model\.bin is not stored"):
+        read_engine_file(path)
+
+
+@pytest.mark.parametrize("comment", [b"", b"a comment"])
+def test_a_long_list_of_members_is_refused_before_it_is_read(path: Path, comment: bytes) -> None:
+    manifest = json.dumps(read_manifest(path).to_json())
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", manifest)
+        for index in range(3000):
+            archive.writestr(f"{index:060}", b"")
+        archive.comment = comment
+    with pytest.raises(EngineFileError, match="list of members has"):
+        read_manifest(path)
+
+
+def test_a_zip64_directory_is_measured_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 10)  # as if 65,535 members were reached
+    manifest = json.dumps(read_manifest(path).to_json())
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", manifest)
+        for index in range(3000):
+            archive.writestr(f"{index:060}", b"")
+    assert b"PK\x06\x06" in path.read_bytes()
+    with pytest.raises(EngineFileError, match="list of members has"):
+        read_manifest(path)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.engine")
+    for path in (tmp_path / "pipe.engine", Path("/dev/zero")):
+        with pytest.raises(EngineFileError, match="no regular file"):
+            read_engine_file(path)
+
+
+def test_the_old_address_still_works() -> None:
+    from densepose_engine import engine_file
+
+    assert engine_file.read_engine_file is read_engine_file and engine_file.EngineFile is EngineFile

@@ -23,7 +23,7 @@ from densepose_engine.layer_precision import (
     float_layers,
     int8_mac_share,
 )
-from densepose_engine.model.description import Int8Description, Layer
+from densepose_engine.model.compiled import Int8Description, Layer
 from densepose_engine.model.engine_file import read_manifest
 
 

@@ -36,10 +36,41 @@ def test_importing_the_package_imports_no_runtime(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, f"{module} was imported"
 
 
-@pytest.mark.parametrize("name", ["engine", "result", "preprocess", "engine_file", "visualize"])
+@pytest.mark.parametrize("name", ["engine", "result", "preprocess", "visualize", "model/engine_file"])
 def test_run_time_modules_do_not_reach_into_export_or_calibration(name: str) -> None:
     imports = imported_modules(ROOT / "engine" / f"{name}.py")
     assert not [i for i in imports if "export" in i or "calibration" in i]
+
+
+@pytest.mark.parametrize(("unit", "allowed"), [("model", {"errors", "files", "model"}), ("files", {"errors", "files"})])
+def test_the_ground_floor_stands_on_nothing_but_itself(unit: str, allowed: set[str]) -> None:
+    files = list((ROOT / "engine" / unit).glob("*.py"))
+    assert len(files) > 2
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                assert unit in allowed, path.name
+            elif isinstance(node, ast.ImportFrom) and node.level == 2:
+                assert (node.module or node.names[0].name).split(".")[0] in allowed, path.name
+        # Nor on a runtime, but where a function asks for it.
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        above = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {alias.name for node in above if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in above if isinstance(node, ast.ImportFrom) and not node.level}
+        assert not {name.split(".")[0] for name in names} & set(HEAVY), path.name
+
+
+def test_the_metadata_s_and_the_nodes_names_stand_in_one_place() -> None:
+    """Who else writes them down has a second opinion."""
+    for path in [*ROOT.glob("engine/**/*.py"), *ROOT.glob("calibration/*.py")]:
+        if path.parent.name == "model":
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^_?(METADATA|GRAPH_VERSION|_?DOMAIN) *=", text, re.MULTILINE), path.name
+        quoted = re.findall(r'"(GenerateProposals|MultilevelRoiAlign|BoxDetections)"', text)
+        # What bench prints of an op that it calls itself is a layer's type.
+        assert not quoted or path.name in ("openvino_session.py", "stages.py"), path.name
+        assert not re.search(r"inputs(\(\))?\[:?-", text), f"{path.name} counts inputs from the end"
 
 
 def test_backends_do_not_reach_into_export_or_calibration() -> None:

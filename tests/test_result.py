@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import stat
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -428,3 +429,42 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         DensePoseResult.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         make().save(tmp_path / "no such folder" / "picture.npz")
+
+
+def bomb(path: Path, shape: tuple[int, ...], name: str = "labels_0") -> Path:
+    """A good result beside an array of zeros, which compress to a thousandth."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in {"scores": np.ones(1, np.float32), "boxes": np.zeros((1, 4), np.float32)}.items():
+            content = io.BytesIO()
+            np.save(content, array)
+            archive.writestr(f"{key}.npy", content.getvalue())
+        with archive.open(f"{name}.npy", "w") as member:
+            member.write(stream.getvalue())
+            for _ in range(int(np.prod(shape)) >> 20):
+                member.write(bytes(1 << 20))
+    return path
+
+
+def test_what_inflates_too_far_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    path = bomb(tmp_path / "bomb.npz", (300, 1 << 20))
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(DensePoseEngineError, match="at most 268435456 are read"):
+        DensePoseResult.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_a_picture_of_no_picture_s_size(tmp_path: Path) -> None:
+    result = DensePoseResult(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), (), (), (1 << 20, 1 << 20))
+    result.save(tmp_path / "r.npz")
+    with pytest.raises(DensePoseEngineError, match="image_size of 1048576 x 1048576"):
+        DensePoseResult.load(tmp_path / "r.npz")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(DensePoseEngineError, match="no regular file"):
+        DensePoseResult.load(tmp_path / "pipe.npz")

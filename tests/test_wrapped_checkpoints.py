@@ -66,13 +66,13 @@ def test_what_stands_beside_the_network_is_still_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["ema_state", "model_ema", "ema", "teacher"])
-def test_a_second_set_beside_model(tmp_path: Path, other: str) -> None:
+def test_a_second_set_beside_model(tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = {"model": weights(2), other: weights(3, "module."), "iteration": 5}
     value, (remark,) = loaded(tmp_path / "m.pth", content)
     assert value == 2 and other in remark and "under model" in remark
     # What the remark says is what takes the other one.
     command = remark[remark.index("torch.save(") :]
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     exec(command, {"torch": torch})
     assert loaded(tmp_path / "n.pth", torch.load("other.pth"))[0] == 3
 

@@ -5,6 +5,6 @@ A layer that was meant for INT8 and silently fell back to float shows here and n
 
 from __future__ import annotations
 
-from ..model.description import Layer
+from ..model.compiled import Layer
 
 __all__ = ["Layer"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import _core
 from ..errors import BackendUnavailable, BuildError, EngineFileError
-from ..model.description import Layer, NominalLoad
+from ..model.compiled import Layer, NominalLoad
 from ..model.engine_file import EngineFile
 from .compiled_cache import CompiledCache, open_cache
 from .openvino_compile import Compiler, identity_of

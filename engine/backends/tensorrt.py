@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable, BuildError, EngineFileError
-from ..model.description import Layer, NominalLoad
+from ..model.compiled import Layer, NominalLoad
 from ..model.engine_file import EngineFile
 from ..model.graph_file import read_description
 from .tensorrt_layers import read_kernels, read_layers

@@ -17,7 +17,7 @@ from .arguments import positive
 
 if TYPE_CHECKING:
     from ..build import Int8Options
-    from ..model.description import Layer
+    from ..model.compiled import Layer
 
 NAME = "build"
 HELP = "ONNX graph to an engine"

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..layer_precision import REASONS, fell_back, float_layers, int8_mac_share
-from ..model.description import InputDescription, Int8Description, Layer
+from ..model.compiled import Int8Description, Layer
+from ..model.description import InputDescription
 from ..model.engine_file import Manifest, read_manifest
 from ..terminal import megabytes, percent, printable
 

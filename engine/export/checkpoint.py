@@ -211,7 +211,7 @@ def _saving(path: Path, where: tuple[str, ...], key: str) -> str:
     places = "".join(f"[{name!r}]" for name in (*where, key[:80]))
     if path.suffix == ".pkl":
         return f"pickle.dump of a mapping whose entry `model` is that of {places}"
-    return f'torch.save({{"model": torch.load({path.name!r}, weights_only=True){places}}}, "other.pth")'
+    return f'torch.save({{"model": torch.load({str(path)!r}, weights_only=True){places}}}, "other.pth")'
 
 
 def _without_prefix(
@@ -251,7 +251,7 @@ def _without_prefix(
         remark = f"the network's names in the checkpoint begin with {prefix[:80]}, which was dropped"
     else:
         remark = f"every name in the checkpoint begins with {prefix[:80]}, which was dropped"
-    warnings.warn(remark, UserWarning, stacklevel=3)
+    warnings.warn(remark, UserWarning, stacklevel=2)
     return stripped
 
 

@@ -86,7 +86,7 @@ class _Loader(yaml.SafeLoader):
         except RecursionError:
             raise
         except Exception as error:  # PyYAML's constructors trust the text behind a tag: `!!int ""` is an IndexError
-            value = shown(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+            value = shown(node.value) if isinstance(node, yaml.ScalarNode) else f"a {type(node).__name__}"
             text = f"{value} is no {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
 

@@ -6,8 +6,8 @@ inputs from an end. Works on nodes of onnx_ir and on any sequences of inputs, wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 #: The ONNX domain of all custom nodes.
@@ -34,7 +34,8 @@ class CustomOp:
 
     ``inputs`` may begin with ``LEVELS``, which stands for one input or more. ``writes_maps``: its output 0 is maps
     ``[N, C, H, W]`` in the layout of its attribute. ``any_level_type``: levels may be float16 or bytes, and then what
-    it makes is of the same type; all else that custom nodes read and make is float32 or int32.
+    it makes is of the same type; all else that custom nodes read and make is float32 or int32. ``limits``: least and
+    most of integer attributes, far beyond real ones: a damaged graph must not ask for terabytes.
     """
 
     name: str
@@ -42,6 +43,7 @@ class CustomOp:
     outputs: tuple[str, ...]
     writes_maps: bool = False
     any_level_type: bool = False
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def reads_levels(self) -> bool:
@@ -81,10 +83,13 @@ class CustomOp:
         return outputs[self.outputs.index(role)]
 
 
+_STRIDES, _BOXES = (1, 1024), (1, 100_000)
+
 GENERATE_PROPOSALS = CustomOp(
     "GenerateProposals",
     inputs=(LEVELS, "sizes", "max_proposals"),
     outputs=("boxes", "scores", "count"),
+    limits={"strides": _STRIDES, "pre_nms_topk": _BOXES, "capacity": _BOXES},
 )
 MULTILEVEL_ROI_ALIGN = CustomOp(
     "MultilevelRoiAlign",
@@ -92,6 +97,7 @@ MULTILEVEL_ROI_ALIGN = CustomOp(
     outputs=("pooled",),
     writes_maps=True,
     any_level_type=True,
+    limits={"strides": _STRIDES, "pooled_size": (1, 256), "sampling_ratio": (0, 64)},
 )
 BOX_DETECTIONS = CustomOp(
     "BoxDetections",
@@ -100,6 +106,7 @@ BOX_DETECTIONS = CustomOp(
         *("sizes", "score_threshold", "nms_threshold", "max_detections"),
     ),
     outputs=("boxes_network", "boxes", "scores", "count"),
+    limits={"capacity": _BOXES},
 )
 #: Every op that a graph may hold. ``ChartResult``, the fourth, follows the graph and is no node of it.
 CUSTOM_OPS = (GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN, BOX_DETECTIONS)

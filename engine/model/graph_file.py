@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DensePoseEngineError, GraphFileError, require
-from ..files.fields import FieldError
+from ..files.fields import FieldError, is_integer, shown
 from ..files.reading import NotRegularError, TooLargeError, parse_json, read_regular
 from ..files.recognize import GRAPH, refuse_other
-from .custom_ops import CUSTOM_OPS, DETECTIONS, IMAGE, SETTINGS
+from .custom_ops import DETECTIONS, IMAGE, SETTINGS, custom_op
 from .description import GRAPH_VERSION, ModelDescription
 
 if TYPE_CHECKING:
@@ -123,13 +123,23 @@ def _check_ends(model: ir.Model, description: ModelDescription) -> None:
     sides = [side if isinstance(side, int) else None for side in image[2:]]
     if sides != list(description.input.size or (None, None)):
         raise ValueError("its image has another size")
-    outputs = {value.name for value in model.graph.outputs}
+    outputs = {value.name for value in model.graph.outputs if value.producer() is not None}
     if missing := [name for name in (*DETECTIONS, *description.maps) if name not in outputs]:
         raise ValueError(f"it has no output {', '.join(missing)}")
     for node in model.graph:
-        for op in CUSTOM_OPS:
-            if op.matches(node):
-                op.level_count(len(node.inputs))
+        if (op := custom_op(node)) is not None:
+            op.level_count(len(node.inputs))
+            for name, (low, high) in op.limits.items():
+                _check_attribute(node, name, low, high)
+
+
+def _check_attribute(node: ir.Node, name: str, low: int, high: int) -> None:
+    attribute = node.attributes.get(name)
+    if attribute is None:
+        return  # the op has a default
+    values = attribute.value if isinstance(attribute.value, list | tuple) else [attribute.value]
+    if not all(is_integer(value) and low <= value <= high for value in values):
+        raise ValueError(f"{name} of its node {node.name} is {shown(attribute.value)}, it must be from {low} to {high}")
 
 
 def _require(purpose: str) -> None:

@@ -14,7 +14,7 @@ from densepose_engine.backends.tensorrt_graph import prepare
 from densepose_engine.cli import BAD_RUNTIME, main
 from densepose_engine.errors import EngineFileError
 from densepose_engine.layer_precision import int8_mac_share
-from densepose_engine.model.description import Layer
+from densepose_engine.model.compiled import Layer
 from densepose_engine.model.engine_file import read_engine_file
 
 

@@ -1,0 +1,95 @@
+"""Graphs that say one thing and hold another: refused in a sentence, before any compiler sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from small_detector import serialize, small_detector
+
+from densepose_engine import CalibrationError
+from densepose_engine.errors import BuildError
+from densepose_engine.model.graph_file import METADATA, parse_graph, read_graph
+
+
+def metadata(change: Callable[[Any], Any]) -> Callable[[onnx.ModelProto], None]:
+    def edit(model: onnx.ModelProto) -> None:
+        (entry,) = model.metadata_props
+        content = json.loads(entry.value)
+        changed = change(content)
+        entry.value = json.dumps(content if changed is None else changed)
+
+    return edit
+
+
+def attribute(op: str, name: str, value: Any) -> Callable[[onnx.ModelProto], None]:
+    def edit(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            for one in node.attribute:
+                if node.op_type == op and one.name == name:
+                    one.CopyFrom(onnx.helper.make_attribute(name, value))
+
+    return edit
+
+
+def text(value: str) -> Callable[[onnx.ModelProto], None]:
+    return lambda model: setattr(model.metadata_props[0], "value", value)
+
+
+CASES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
+    "no metadata": (lambda m: m.ClearField("metadata_props"), "not written by 'densepose-engine export'"),
+    "another version": (metadata(lambda d: d.update(graph_version=2)), "graph version 2, this package reads 1"),
+    "no version": (metadata(lambda d: d.pop("graph_version") and None), "graph_version is missing"),
+    "no input": (metadata(lambda d: {key: one for key, one in d.items() if key != "input"}), "input is missing"),
+    "a list": (metadata(lambda d: [1]), r"it is \[1\], it must be an object"),
+    "no JSON": (text("{"), "does not describe its model"),
+    "nested": (text("[" * 100_000), "nests too deep"),
+    "NaN": (text('{"graph_version": NaN}'), "NaN is no number"),
+    "digits": (text("9" * 10_000), "does not describe its model"),
+    "size": (metadata(lambda d: d["input"].update(size=[64, 128])), "its image has another size"),
+    "dynamic": (metadata(lambda d: d["input"].update(size=None)), "its image has another size"),
+    "maps": (metadata(lambda d: d.update(maps=["u", "v"])), "it has no output v"),
+    "nothing": (lambda m: m.graph.ClearField("node"), "it has no output boxes, scores, count, u"),
+    "settings": (lambda m: m.graph.input.pop(1), "it has no input sizes"),
+    "inputs": (lambda m: [n.input.pop() for n in m.graph.node if n.op_type == "BoxDetections"], "has 7 inputs"),
+    "capacity": (attribute("GenerateProposals", "capacity", 1 << 62), "capacity of its node .* from 1 to 100000"),
+    "people": (attribute("BoxDetections", "capacity", 1 << 40), "capacity of its node"),
+    "strides": (attribute("GenerateProposals", "strides", [1 << 62]), "strides of its node .* from 1 to 1024"),
+    "pooled": (attribute("MultilevelRoiAlign", "pooled_size", 1024), "pooled_size of its node"),
+    "a text": (attribute("MultilevelRoiAlign", "pooled_size", "x"), "pooled_size of its node"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_wrong_is_named(name: str) -> None:
+    change, message = CASES[name]
+    model = onnx.load_model_from_string(serialize(small_detector()))
+    change(model)
+    with pytest.raises(BuildError, match=message) as caught:
+        parse_graph(model.SerializeToString(), "g.onnx")
+    assert str(caught.value).startswith("g.onnx ") and len(str(caught.value)) < 500
+
+
+def test_what_is_no_graph(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe.onnx", "no regular file"),
+        (Path("/dev/zero"), "no regular file"),
+    ):
+        with pytest.raises(CalibrationError, match=message):
+            read_graph(path, CalibrationError)
+    with pytest.raises(FileNotFoundError):
+        read_graph(tmp_path / "none.onnx")
+
+
+def test_a_good_graph() -> None:
+    data = serialize(small_detector())
+    graph = parse_graph(data, "g.onnx")
+    assert graph.data == data and graph.description.maps == ("u",)
+    assert graph.description.to_json()["input"] == json.loads(graph.model.metadata_props[METADATA])["input"]
