@@ -244,9 +244,10 @@ def _network_flags(trt: Any) -> int:
 def _plugin_library() -> ctypes.CDLL:
     if not PLUGIN.is_file():
         raise BackendUnavailable(
-            f"{PLUGIN.name} is not installed. Wheels come without it, because it is compiled with the CUDA and TensorRT "
-            "of the machine that it runs on: take densepose-engine's sources and run deploy/jetson/install.sh on a "
-            "Jetson, elsewhere pip install . with nvcc on PATH and TENSORRT_ROOT set to a folder with include/NvInfer.h"
+            f"{PLUGIN.name} is not installed. Wheels come without it, because it is compiled with the CUDA and "
+            "TensorRT of the machine that it runs on: take densepose-engine's sources and run "
+            "deploy/jetson/install.sh on a Jetson, elsewhere pip install . with nvcc on PATH and TENSORRT_ROOT set to "
+            "a folder with include/NvInfer.h"
         )
     try:
         library = ctypes.CDLL(str(PLUGIN))
