@@ -135,7 +135,7 @@ check-fresh:
 	deploy/fresh/check_fresh build/fresh/wheels $(if $(filter quick,$(CHECK_FRESH)),,test)
 
 demo: build
-	$(BIN)/python models/demo.py
+	@$(SPEAK) "the demo" $(BIN)/python -u models/demo.py
 
 bench-ops: build
 	$(BIN)/python benchmarks/ops.py
