@@ -139,7 +139,7 @@ check-fresh:
 	deploy/fresh/check_fresh build/fresh/wheels $(if $(filter quick,$(CHECK_FRESH)),,test)
 
 demo: build
-	$(BIN)/python models/demo.py
+	@$(SPEAK) "the demo" $(BIN)/python -u models/demo.py
 
 # With a trained CSE network beside the repository, closest vertices are looked for on its mesh.
 bench-ops: build

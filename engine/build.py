@@ -116,7 +116,7 @@ def compile_graph(
     load = nominal_load(description)
     payload, runtime, layers = module.build(graph, precision, load, **options)
     if (int8 := description.int8) is not None:
-        layers = explain(layers, int8.placed or (), int8.keep_float, int8.branches)
+        layers = explain(layers, int8.placed or (), int8.keep_float, int8.branches or ())
         description = replace(description, int8=replace(int8, placed=None))
     description = replace(description, layers=tuple(layers), layers_counted_for=load)
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)

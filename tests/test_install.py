@@ -117,11 +117,21 @@ def passing_tools(folder: Path) -> dict[str, str]:
 
 
 def counting_compiler(folder: Path) -> tuple[Path, Callable[[], list[str]]]:
-    """A compiler in a hurry, and what it has compiled since one last asked."""
+    """A compiler that finds a source's headers and makes an empty object of it; and what it was given since last asked.
+
+    What is no source of ours, CMake's own questions, it compiles.
+    """
     log, compiler = folder / "compiled.txt", folder / "c++"
     compiler.write_text(f"""#!/bin/sh
-for word; do case $word in {folder}/*.cpp) echo "${{word##*/}}" >>{log} ;; esac; done
-exec c++ "$@" -O0
+source= object= last=
+for word; do
+  case $word in */CMakeFiles/*.cpp) ;; {folder}/*.cpp) source=$word ;; esac
+  [ "$last" != -o ] || object=$word
+  last=$word
+done
+[ -n "$source" ] || exec c++ "$@"
+echo "${{source##*/}}" >>{log}
+c++ "$@" -E && c++ -x c++ -c /dev/null -o "$object"
 """)
     compiler.chmod(0o755)
 

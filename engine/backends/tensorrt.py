@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import warnings
+import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engine_file import EngineFile
 from ..errors import BackendUnavailable, BuildError, EngineFileError
-from ..model.compiled import Layer, NominalLoad
-from ..model.engine_file import EngineFile
-from ..model.graph_file import read_description
 from .tensorrt_layers import read_kernels, read_layers
 
 if TYPE_CHECKING:
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
 PLUGIN = Path(__file__).resolve().parent.parent / "libdensepose_tensorrt.so"
 PLAN = "model.plan"
+_METADATA = "densepose_engine"
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,17 @@ class Tensorrt:
         self,
         graph: bytes,
         precision: str,
-        load: NominalLoad,
+        load: Mapping[str, Any],
         *,
         compute_capability: str | None = None,
         max_people: int | None = None,
         timing_cache: Path | None = None,
         deepstream: bool = False,
-    ) -> tuple[dict[str, bytes], dict[str, str], list[Layer]]:
+    ) -> tuple[dict[str, bytes], dict[str, str], list[dict[str, Any]]]:
         """Turn an ONNX graph (serialised; with Q/DQ in it for "int8") into a plan for one kind of GPU.
 
         Args:
-            load: the picture's size and boxes per head that MACs are counted for.
+            load: the picture's size ("image") and boxes per head that MACs are counted for.
             compute_capability: such as "8.6": the GPU to build for, where that need not be the one in this machine.
             max_people: the DensePose head always runs for this many, which a CUDA graph needs; None: for those found.
             timing_cache: a file that remembers which kernels were fastest; made if it does not exist.
@@ -105,13 +104,14 @@ class Tensorrt:
         if precision == "fp32":
             config.clear_flag(trt.BuilderFlag.TF32)
         target = self._choose_gpu(trt, config, compute_capability)
-        _add_profile(builder, network, config, prepared, load.image)
+        _add_profile(builder, network, config, prepared, load["image"])
         cache = _read_timing_cache(config, timing_cache)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise BuildError(f"{self._name()} cannot build this graph: {self._reasons(log.errors, plugins)}")
         _write_timing_cache(config, cache, timing_cache)
-        layers = _layers(prepared, log, load)
+        rows = {name: value for name, value in load.items() if name != "image"}
+        layers = [layer.to_dict() for layer in _layers(prepared, log, load["image"], rows)]
         runtime = {**self.versions(), "compute capability": target}
         return {PLAN: bytes(plan)}, {**runtime, **({"interface": "deepstream"} if deepstream else {})}, layers
 
@@ -245,9 +245,9 @@ def _plugin_library() -> ctypes.CDLL:
     if not PLUGIN.is_file():
         raise BackendUnavailable(
             f"{PLUGIN.name} is not installed. Wheels come without it, because it is compiled with the CUDA and "
-            "TensorRT of the machine that it runs on: take densepose-engine's sources and run deploy/jetson/install.sh "
-            "on a Jetson, elsewhere pip install . with nvcc on PATH and TENSORRT_ROOT set to a folder with "
-            "include/NvInfer.h"
+            "TensorRT of the machine that it runs on: take densepose-engine's sources and run "
+            "deploy/jetson/install.sh on a Jetson, elsewhere pip install . with nvcc on PATH and TENSORRT_ROOT set to "
+            "a folder with include/NvInfer.h"
         )
     try:
         library = ctypes.CDLL(str(PLUGIN))
@@ -297,9 +297,9 @@ def _add_profile(builder: Any, network: Any, config: Any, graph: bytes, nominal:
     import onnx
 
     model = onnx.load_model_from_string(graph)
-    network = read_description({entry.key: entry.value for entry in model.metadata_props}).input
-    divisor = network.divisor
-    largest = -(-network.max_size // divisor) * divisor
+    sizes = json.loads(next(entry.value for entry in model.metadata_props if entry.key == _METADATA))["input"]
+    divisor = sizes["divisor"]
+    largest = -(-sizes["max_size"] // divisor) * divisor
     profile = builder.create_optimization_profile()
     profile.set_shape("image", (1, 3, divisor, divisor), (1, 3, *nominal), (1, 3, largest, largest))
     config.add_optimization_profile(profile)
@@ -325,19 +325,16 @@ def _write_timing_cache(config: Any, cache: Any, path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
-    except OSError as error:  # the engine is built, which may have taken an hour
-        warnings.warn(
-            f"cannot write the timing cache {path}: {error.strerror or error}; the next build measures again",
-            stacklevel=2,
-        )
+    except OSError as error:
+        raise BuildError(f"cannot write the timing cache {path}: {error.strerror or error}") from error
 
 
-def _layers(graph: bytes, log: _Log, load: NominalLoad) -> list[Layer]:
+def _layers(graph: bytes, log: _Log, image: tuple[int, int], rows: Mapping[str, int]) -> list[Any]:
     import onnx
     import onnx_ir as ir
 
     model = ir.from_proto(onnx.load_model_from_string(graph))
-    return read_layers(model, read_kernels(log.messages), load.image, load.rows)
+    return read_layers(model, read_kernels(log.messages), image, rows)
 
 
 def _release(version: str | None) -> tuple[str, ...]:
