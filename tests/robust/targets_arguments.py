@@ -200,7 +200,7 @@ class Kernels(Target):
         rng = Random(path.read_text())
         name = rng.choice(["GenerateProposals", "MultilevelRoiAlign", "BoxDetections", "ChartResult"])
         attributes, inputs = getattr(self, f"_{name}")(rng)
-        for key in rng.sample(sorted(attributes), rng.choice([0, 0, 1])):
+        for key in rng.sample(sorted(attributes), rng.choice([0, 1])):
             attributes[key] = _another(attributes[key], rng)
         if rng.random() < 0.1:
             number = rng.randrange(len(inputs))
