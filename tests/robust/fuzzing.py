@@ -78,6 +78,7 @@ class _Worker:
         self._name, self._first, self._counts, self._folder = name, numbers[0], counts, folder
         self._limit = target_class(name).seconds * (_SANITIZED if around.get("LD_PRELOAD") else 1.0)
         self._current: tuple[int, Path] | None = None
+        self._verb = around.get("ROBUST_REPLAY", "replay")
         self.used = 0.0
         """Seconds of processor time."""
         command = [sys.executable, "-m", "robust.fuzz_worker", name, SEED, *map(str, numbers), str(folder)]
@@ -158,10 +159,12 @@ class _Worker:
             return reached
         number, path = self._current
         said = (self._folder / "stderr").read_text(errors="replace")[-6000:]
-        frames = [line.strip() for line in said.splitlines() if line.strip().startswith("File")][:2]
+        lines = [line.strip() for line in said.splitlines()]
+        frames = [line for line in lines if "runtime error:" in line or "ERROR: AddressSanitizer" in line][:1]
+        frames += [line for line in lines if line.startswith("File")][:2]
         place = f"{text} {' '.join(frames)}"
         self._counts.tried += 1
-        self._counts.fail(kind, f"{self._name}: {place}; {keep(self._name, path, kind, place, said)}")
+        self._counts.fail(kind, f"{self._name}: {place}; {keep(self._name, path, kind, place, said, self._verb)}")
         return number + 1
 
 

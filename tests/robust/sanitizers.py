@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import native_build
@@ -22,6 +22,7 @@ _TESTS = (
 )
 _REPORT = re.compile(r"ERROR: \w+Sanitizer: .*|WARNING: ThreadSanitizer: .*|\S+: runtime error: .*")
 _PASSED = re.compile(r"(\d+) passed")
+_ASAN = ("asan", "address,undefined", ("libasan.so", "libubsan.so"))
 _TEST_SECONDS = 3600
 _ENGINE_SECONDS = 600
 
@@ -44,7 +45,7 @@ def part(scale: float, long: bool) -> Counts:
     """AddressSanitizer with UndefinedBehaviorSanitizer; in the long run ThreadSanitizer too."""
     counts = Counts("sanitizers")
     for name, sanitizers, library in (
-        ("asan", "address,undefined", ("libasan.so", "libubsan.so")),
+        _ASAN,
         *((("tsan", "thread", ("libtsan.so",)),) if long else ()),
     ):
         if missing := [file for file in library if _library(file) is None]:
@@ -52,6 +53,12 @@ def part(scale: float, long: bool) -> Counts:
             continue
         _run(_Sanitized(name, sanitizers, library), counts, scale)
     return counts
+
+
+def replay(words: Sequence[str]) -> int:
+    """Run this suite's "replay" with these words under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    around = _Sanitized(*_ASAN).fuzzing_environment()
+    return subprocess.run([sys.executable, "-m", "robust", "replay", *words], env=around, check=False).returncode
 
 
 class _Sanitized:
@@ -110,6 +117,11 @@ class _Sanitized:
             "ROBUST_NO_MEMORY_LIMIT": "1",  # the sanitizers' shadow memory is terabytes of addresses
         }
 
+    def fuzzing_environment(self) -> Mapping[str, str]:
+        """For workers of the fuzzer: what undefined behavior is found ends the process at once."""
+        halting = "print_stacktrace=1:halt_on_error=1:abort_on_error=1"
+        return {**self.environment(), "UBSAN_OPTIONS": halting, "ROBUST_REPLAY": "replay-asan"}
+
     def reports(self, said: str = "") -> list[str]:
         """The first line of every report since the last call, and of those in what a process said."""
         found: list[str] = list(dict.fromkeys(_REPORT.findall(said)))
@@ -124,14 +136,24 @@ def _run(build: _Sanitized, counts: Counts, scale: float) -> None:
         path.unlink()
     tests = [str(ROOT / "tests" / f"{name}.py") for name in _TESTS]
     # -s: what a sanitizer says is not to be kept for tests that fail.
-    pytest = ("-m", "pytest", "-q", "-s", "--no-header", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=prepend")
+    pytest = (
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=--import-mode=prepend",
+    )
     _command(build, counts, [*pytest, *tests], _TEST_SECONDS)
     engines = [str(path) for path in (material.ENGINE, material.INT8_ENGINE, material.DYNAMIC_ENGINE)]
     _command(build, counts, ["-c", _ENGINE, *engines], _ENGINE_SECONDS)
     if build.name == "asan":  # each input in one thread after the other would tell ThreadSanitizer nothing
-        for name, share in (("kernels", 0.15), ("engine-graph", 0.1), ("infer-arguments", 0.05)):
+        for name, share in (("kernels", 1.0), ("engine-graph", 0.1), ("infer-arguments", 0.05)):
             # An input ends its process where a sanitizer reports, and so is known, and kept.
-            around = {**build.environment(), "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:abort_on_error=1"}
+            around = build.fuzzing_environment()
             counts.add(fuzzing.run_target(name, fuzzing.budget(name, share * scale), around=around))
             _collect(build, counts)
 
