@@ -44,6 +44,10 @@ def main(argv: Sequence[str]) -> int:
         name, path = argv[1:]
         material.make()
         return fuzzing.replay(name, Path(path))
+    if argv and argv[0] == "replay-asan":
+        from . import sanitizers
+
+        return sanitizers.replay(argv[1:])
     arguments = _arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: processes are ended
     fuzzing.CHOSEN[:] = arguments.targets

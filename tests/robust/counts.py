@@ -94,27 +94,27 @@ def table(parts: Iterable[Counts]) -> str:
     return "\n".join(lines)
 
 
-def keep(target: str, source: Path, kind: str, place: str, text: str) -> str:
+def keep(target: str, source: Path, kind: str, place: str, text: str, verb: str = "replay") -> str:
     """Copy a failing input to the folder of failures, with what happened and how to do it again; the command.
 
-    ``place``: what two failures of the same cause have in common.
+    ``place``: what two failures of the same cause have in common; ``verb``: of this suite, that does it again.
     """
     folder = FAILURES / target
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{kind.split()[0]}-{hashlib.sha256(place.encode(errors='replace')).hexdigest()[:8]}"
     number = len(list(folder.glob(f"{stem}-*.txt")))
     if number >= _KEPT:
-        return replay_command(target, folder / f"{stem}-0{source.suffix}")
+        return replay_command(verb, target, folder / f"{stem}-0{source.suffix}")
     copy = folder / f"{stem}-{number}{source.suffix}"
     shutil.copyfile(source, copy)
-    command = replay_command(target, copy)
+    command = replay_command(verb, target, copy)
     copy.with_suffix(".txt").write_text(f"{kind}: {place}\n{command}\n\n{text}\n", encoding="utf-8", errors="replace")
     return command
 
 
-def replay_command(target: str, path: Path) -> str:
+def replay_command(verb: str, target: str, path: Path) -> str:
     """A line for the shell, to be run in the repository's root."""
-    return f"PYTHONPATH=tests {_relative(Path(sys.executable))} -m robust replay {target} {_relative(path)}"
+    return f"PYTHONPATH=tests {_relative(Path(sys.executable))} -m robust {verb} {target} {_relative(path)}"
 
 
 def _relative(path: Path) -> Path:

@@ -101,7 +101,6 @@ def _full_stdout(counts: Counts) -> None:
         ("inspect", engine),
         ("inspect", engine, "--json"),
         ("infer", engine, pictures, "--json"),
-        ("--help",),
     ):
         verb = Verb(words[0], words, ())
         with Path("/dev/full").open("wb") as full:

@@ -62,13 +62,13 @@ def main(name: str, seed: str, first: str, last: str, folder: str) -> None:
         place = Path(folder)
         target = target_class(name)(place)
         _limit_memory(target.memory)
-        kept = corpus(name)
+        kept, verb = corpus(name), os.environ.get("ROBUST_REPLAY", "replay")
         for number in range(int(first), int(last)):
             path = _input(target, kept, number, seed, place)
             tell(begin=number, path=str(path))
             failure = dict(outcome(target, path))
             if failure:
-                failure["replay"] = keep(name, path, failure["kind"], failure["place"], failure["text"])
+                failure["replay"] = keep(name, path, failure["kind"], failure["place"], failure["text"], verb)
             path.unlink(missing_ok=True)
             tell(end=number, **failure)
         tell(done=True)

@@ -33,7 +33,8 @@ def fuzz(names: Sequence[str] | None = None, scale: float = 1.0, jobs: int = 2) 
     counts = Counts("fuzzing")
     with ThreadPoolExecutor(jobs) as pool:
         for one in pool.map(lambda name: run_target(name, budget(name, scale)), names or NAMES):
-            print(f"  {one.part}: {one.tried} inputs, {one.seconds:.0f} s", file=sys.stderr, flush=True)
+            took = f"{one.seconds:.0f} s, {one.processor_seconds:.1f} of a processor"
+            print(f"  {one.part}: {one.tried} inputs, {took}", file=sys.stderr, flush=True)
             counts.add(one)
     return counts
 
@@ -57,6 +58,7 @@ def run_target(name: str, inputs: int, around: Mapping[str, str] | None = None) 
             reached = worker.run()
         finally:
             worker.stop()
+            counts.processor_seconds += worker.used
         if reached == position:
             counts.fail("crashes", f"{name}: the worker does not start; see {folder / 'stderr'}")
             return counts
@@ -76,6 +78,9 @@ class _Worker:
         self._name, self._first, self._counts, self._folder = name, numbers[0], counts, folder
         self._limit = target_class(name).seconds * (_SANITIZED if around.get("LD_PRELOAD") else 1.0)
         self._current: tuple[int, Path] | None = None
+        self._verb = around.get("ROBUST_REPLAY", "replay")
+        self.used = 0.0
+        """Seconds of processor time."""
         command = [sys.executable, "-m", "robust.fuzz_worker", name, SEED, *map(str, numbers), str(folder)]
         with (folder / "stderr").open("wb") as errors:
             self._process = subprocess.Popen(
@@ -100,6 +105,7 @@ class _Worker:
                     for line in lines:
                         reached = self._heard(json.loads(line), reached)
                     begin, used = time.monotonic(), self._processor_time()
+                    self.used = max(used, self.used)
                 elif self._exceeded(time.monotonic() - begin, self._processor_time() - used):
                     return self._hung(reached)
 
@@ -153,10 +159,12 @@ class _Worker:
             return reached
         number, path = self._current
         said = (self._folder / "stderr").read_text(errors="replace")[-6000:]
-        frames = [line.strip() for line in said.splitlines() if line.strip().startswith("File")][:2]
+        lines = [line.strip() for line in said.splitlines()]
+        frames = [line for line in lines if "runtime error:" in line or "ERROR: AddressSanitizer" in line][:1]
+        frames += [line for line in lines if line.startswith("File")][:2]
         place = f"{text} {' '.join(frames)}"
         self._counts.tried += 1
-        self._counts.fail(kind, f"{self._name}: {place}; {keep(self._name, path, kind, place, said)}")
+        self._counts.fail(kind, f"{self._name}: {place}; {keep(self._name, path, kind, place, said, self._verb)}")
         return number + 1
 
 

@@ -14,7 +14,7 @@ from random import Random
 from .counts import BUILD, Counts
 from .verbs import Reference, Verb, run, verbs
 
-_KILLS = 8  # of each verb
+_KILLS = 6  # of each verb
 _HEAVY_KILLS = 3
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 #: By signal: as the shell sees a process that the signal ended, or that ended itself because of it; and what is done.
@@ -26,7 +26,7 @@ _CODES = {
 
 
 def part(scale: float, long: bool) -> Counts:
-    """``scale`` times eight moments for each verb."""
+    """``scale`` times six moments for each verb."""
     counts = Counts("kills")
     with ThreadPoolExecutor(2) as pool:
         for one in pool.map(lambda verb: _kill_often(verb, scale), verbs()):

@@ -26,7 +26,7 @@ ENGINE, DYNAMIC_ENGINE, INT8_ENGINE = (FOLDER / f"{name}.engine" for name in ("s
 DEMO_GRAPH, DEMO_ENGINE = FOLDER / "demo.onnx", FOLDER / "demo.engine"
 DEMO_DYNAMIC_GRAPH, DEMO_DYNAMIC_ENGINE = FOLDER / "demo_dynamic.onnx", FOLDER / "demo_dynamic.engine"
 PICTURES = FOLDER / "pictures"
-VIDEO = FOLDER / "video.mp4"
+VIDEO, VIDEO_FRAMES = FOLDER / "video.mp4", 240
 SIZES = ((240, 320), (48, 64), (321, 123), (64, 500), (1, 1))
 
 
@@ -36,7 +36,7 @@ def make() -> None:
     with _locked():
         _pictures()
         if not VIDEO.exists():
-            write_video(VIDEO, "libx264", [picture(96, 128, seed) for seed in range(24)])
+            write_video(VIDEO, "libx264", [picture(96, 128, seed % 24) for seed in range(VIDEO_FRAMES)])
         for graph, size in ((GRAPH, (64, 96)), (DYNAMIC_GRAPH, None)):
             if not graph.exists():
                 write_small_densepose(graph, size)

@@ -32,7 +32,7 @@ _CHILD: Mapping[str, str] = {
     "stream": "allowed(lambda: [right(result) for _, result in engine.stream([PICTURE] * 3)])",
     "a load of its own": "own = load(); right(own.infer(PICTURE)); own.close()",
     "a load of its own, left open": "own = load(); right(own.infer(PICTURE))",
-    "a fork of its own": "fork(engine.close)",
+    "a fork of its own": "fork(engine.close, SECONDS / 2)",
 }
 
 # How children come to be, and what their parent does meanwhile.
@@ -86,12 +86,12 @@ def every(way):
 class ChildFailed(Exception):
     pass
 
-def fork(work):
+def fork(work, seconds=SECONDS):
     pid = os.fork()
     if pid == 0:
         work()
         sys.exit(0)  # as a child does that is done: with everything that runs at exit
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:

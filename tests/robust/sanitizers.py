@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import native_build
@@ -22,6 +22,7 @@ _TESTS = (
 )
 _REPORT = re.compile(r"ERROR: \w+Sanitizer: .*|WARNING: ThreadSanitizer: .*|\S+: runtime error: .*")
 _PASSED = re.compile(r"(\d+) passed")
+_ASAN = ("asan", "address,undefined", ("libasan.so", "libubsan.so"))
 _TEST_SECONDS = 3600
 _ENGINE_SECONDS = 600
 
@@ -44,7 +45,7 @@ def part(scale: float, long: bool) -> Counts:
     """AddressSanitizer with UndefinedBehaviorSanitizer; in the long run ThreadSanitizer too."""
     counts = Counts("sanitizers")
     for name, sanitizers, library in (
-        ("asan", "address,undefined", ("libasan.so", "libubsan.so")),
+        _ASAN,
         *((("tsan", "thread", ("libtsan.so",)),) if long else ()),
     ):
         if missing := [file for file in library if _library(file) is None]:
@@ -52,6 +53,12 @@ def part(scale: float, long: bool) -> Counts:
             continue
         _run(_Sanitized(name, sanitizers, library), counts, scale)
     return counts
+
+
+def replay(words: Sequence[str]) -> int:
+    """Run this suite's "replay" with these words under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    around = _Sanitized(*_ASAN).fuzzing_environment()
+    return subprocess.run([sys.executable, "-m", "robust", "replay", *words], env=around, check=False).returncode
 
 
 class _Sanitized:
@@ -103,15 +110,21 @@ class _Sanitized:
             "LD_PRELOAD": " ".join(path for path in preloaded if path),
             # Python itself and the vendor's runtime leave much behind when they end.
             "ASAN_OPTIONS": f"verify_asan_link_order=0:detect_leaks=0:allocator_may_return_null=1:{log}",
-            "UBSAN_OPTIONS": f"print_stacktrace=1:{log}",
+            # Beside AddressSanitizer it writes to standard error, wherever it is told to.
+            "UBSAN_OPTIONS": "print_stacktrace=1",
             "TSAN_OPTIONS": f"suppressions={ROOT / 'tests' / 'robust' / 'thread_sanitizer.txt'}:exitcode=0:{log}",
             "DENSEPOSE_TEST_KERNELS": "cpu",
             "ROBUST_NO_MEMORY_LIMIT": "1",  # the sanitizers' shadow memory is terabytes of addresses
         }
 
-    def reports(self) -> list[str]:
-        """The first line of every report since the last call."""
-        found: list[str] = []
+    def fuzzing_environment(self) -> Mapping[str, str]:
+        """For workers of the fuzzer: what undefined behavior is found ends the process at once."""
+        halting = "print_stacktrace=1:halt_on_error=1:abort_on_error=1"
+        return {**self.environment(), "UBSAN_OPTIONS": halting, "ROBUST_REPLAY": "replay-asan"}
+
+    def reports(self, said: str = "") -> list[str]:
+        """The first line of every report since the last call, and of those in what a process said."""
+        found: list[str] = list(dict.fromkeys(_REPORT.findall(said)))
         for path in sorted(self.logs.glob("report*")):
             found += _REPORT.findall(path.read_text(errors="replace"))
             path.rename(path.with_name(f"seen.{path.name}"))
@@ -122,14 +135,26 @@ def _run(build: _Sanitized, counts: Counts, scale: float) -> None:
     for path in build.logs.glob("*") if build.logs.exists() else ():
         path.unlink()
     tests = [str(ROOT / "tests" / f"{name}.py") for name in _TESTS]
-    pytest = ("-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=prepend")
+    # -s: what a sanitizer says is not to be kept for tests that fail.
+    pytest = (
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=--import-mode=prepend",
+    )
     _command(build, counts, [*pytest, *tests], _TEST_SECONDS)
     engines = [str(path) for path in (material.ENGINE, material.INT8_ENGINE, material.DYNAMIC_ENGINE)]
     _command(build, counts, ["-c", _ENGINE, *engines], _ENGINE_SECONDS)
-    _collect(build, counts)
     if build.name == "asan":  # each input in one thread after the other would tell ThreadSanitizer nothing
-        for name, share in (("kernels", 0.15), ("engine-graph", 0.1), ("infer-arguments", 0.05)):
-            counts.add(fuzzing.run_target(name, fuzzing.budget(name, share * scale), around=build.environment()))
+        for name, share in (("kernels", 1.0), ("engine-graph", 0.1), ("infer-arguments", 0.05)):
+            # An input ends its process where a sanitizer reports, and so is known, and kept.
+            around = build.fuzzing_environment()
+            counts.add(fuzzing.run_target(name, fuzzing.budget(name, share * scale), around=around))
             _collect(build, counts)
 
 
@@ -143,6 +168,7 @@ def _command(build: _Sanitized, counts: Counts, words: list[str], seconds: float
     except subprocess.TimeoutExpired:
         counts.fail("hangs", f"{build.name}: no end after {seconds:g} s: {' '.join(words[:3])}")
         return
+    _collect(build, counts, done.stdout + done.stderr)
     passed = _PASSED.search(done.stdout)
     counts.tried += int(passed.group(1)) if passed else 1
     if done.returncode:
@@ -153,8 +179,8 @@ def _command(build: _Sanitized, counts: Counts, words: list[str], seconds: float
         counts.fail(kind, f"{build.name}: exit code {done.returncode}: {said[-1] if said else ''}; {log}")
 
 
-def _collect(build: _Sanitized, counts: Counts) -> None:
-    for line in build.reports():
+def _collect(build: _Sanitized, counts: Counts, said: str = "") -> None:
+    for line in build.reports(said):
         counts.fail("crashes", f"{build.name}: {line}; the report is in {build.logs}")
 
 

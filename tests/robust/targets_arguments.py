@@ -200,7 +200,7 @@ class Kernels(Target):
         rng = Random(path.read_text())
         name = rng.choice(["GenerateProposals", "MultilevelRoiAlign", "BoxDetections", "ChartResult"])
         attributes, inputs = getattr(self, f"_{name}")(rng)
-        for key in rng.sample(sorted(attributes), rng.choice([0, 0, 1])):
+        for key in rng.sample(sorted(attributes), rng.choice([0, 1, 1])):
             attributes[key] = _another(attributes[key], rng)
         if rng.random() < 0.1:
             number = rng.randrange(len(inputs))
@@ -270,7 +270,7 @@ def _another(value: Any, rng: Random) -> Any:
     integers = (0, -1, 1, 3, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), 2**64)
     if isinstance(value, list):
         item = _another(value[0] if value else 1, rng)
-        return rng.choice([[], value * 2, value[:-1], [item] * len(value), [item, *value[1:]]])
+        return rng.choice([[], value * 2, value[:-1], [item] * len(value), [item] * len(value), [item, *value[1:]]])
     if isinstance(value, float):
         return rng.choice(_FLOATS)
     return rng.choice(integers) if isinstance(value, int) else rng.choice(["", "NHWC", "NCHW", "x", None, 5])

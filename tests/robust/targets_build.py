@@ -58,7 +58,7 @@ class TableContents(Target):
     """Tables that are well formed, and lack a tensor, or say of one what cannot be."""
 
     name = "table-contents"
-    inputs = 600
+    inputs = 400
     allowed = (CalibrationError, BuildError)
     memory = 4 << 30
     seconds = 20.0
@@ -116,7 +116,7 @@ class Graph(Target):
     """ONNX files: hostile metadata, attributes of our ops, shapes, and any bytes."""
 
     name = "graph"
-    inputs = 1200
+    inputs = 800
     allowed = (BuildError, EngineFileError, BackendUnavailable, InferenceError)
     memory = 6 << 30
     seconds = 30.0

@@ -113,7 +113,7 @@ class EngineManifest(Target):
     """A good graph, and a manifest that says anything of it: refused when loaded, or it runs."""
 
     name = "engine-manifest"
-    inputs = 600
+    inputs = 400
     allowed = (EngineFileError, BackendUnavailable, InferenceError)
     memory = _OPENVINO_MEMORY
     seconds = 20.0

@@ -82,7 +82,7 @@ class Config(Target):
     """detectron2's YAML: other values, other trees, other bytes, and aliases in each other."""
 
     name = "config"
-    inputs = 3000
+    inputs = 2000
     allowed = (ConfigError,)
 
     def __init__(self, folder: Path) -> None:

@@ -187,7 +187,7 @@ def _unreadable(path: Path) -> str | None:
                 frames = sum(1 for _ in container.decode(video=0))
         except av.FFmpegError as error:
             return f"is no video ({error})"
-        return None if frames == 24 else f"has {frames} of 24 frames"
+        return None if frames == material.VIDEO_FRAMES else f"has {frames} of {material.VIDEO_FRAMES} frames"
     if path.suffix == ".json":
         return None if data.rstrip().endswith(b"}") else "is cut off"
     if path.suffix == ".html":
