@@ -23,6 +23,9 @@ _TESTS = (
 _REPORT = re.compile(r"ERROR: \w+Sanitizer: .*|WARNING: ThreadSanitizer: .*|\S+: runtime error: .*")
 _PASSED = re.compile(r"(\d+) passed")
 _ASAN = ("asan", "address,undefined", ("libasan.so", "libubsan.so"))
+# Python itself and the vendor's runtime leave much behind when they end. No limit on addresses goes with the sanitizer:
+# an array that would fill the machine is refused by its allocator.
+_ASAN_OPTIONS = "verify_asan_link_order=0:detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4096"
 _TEST_SECONDS = 3600
 _ENGINE_SECONDS = 600
 
@@ -108,8 +111,7 @@ class _Sanitized:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONMALLOC": "malloc",  # so that each of Python's own buffers is watched, too
             "LD_PRELOAD": " ".join(path for path in preloaded if path),
-            # Python itself and the vendor's runtime leave much behind when they end.
-            "ASAN_OPTIONS": f"verify_asan_link_order=0:detect_leaks=0:allocator_may_return_null=1:{log}",
+            "ASAN_OPTIONS": f"{_ASAN_OPTIONS}:{log}",
             # Beside AddressSanitizer it writes to standard error, wherever it is told to.
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "TSAN_OPTIONS": f"suppressions={ROOT / 'tests' / 'robust' / 'thread_sanitizer.txt'}:exitcode=0:{log}",
