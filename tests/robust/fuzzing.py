@@ -158,7 +158,7 @@ class _Worker:
         if self._current is None:
             return reached
         number, path = self._current
-        said = (self._folder / "stderr").read_text(errors="replace")[-6000:]
+        said = (self._folder / "stderr").read_text(errors="replace")[-50_000:]
         lines = [line.strip() for line in said.splitlines()]
         frames = [line for line in lines if "runtime error:" in line or "ERROR: AddressSanitizer" in line][:1]
         frames += [line for line in lines if line.startswith("File")][:2]
