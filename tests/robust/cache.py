@@ -17,7 +17,7 @@ from .verbs import run
 _WORK = BUILD / "work" / "cache"
 _PROCESSES = 8
 _ROUNDS = 6
-_SECONDS = 300.0
+_SECONDS = 120.0
 
 # Says that it is ready, waits for the others, and prints what comes of a picture.
 _LOAD = """

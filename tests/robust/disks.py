@@ -114,28 +114,40 @@ def _foreign_cache(counts: Counts) -> None:
         counts.skipped.append("a cache folder of another user: needs root")
         return
     folder = _empty(_WORK / "foreign")
-    planted = folder / "cache"
-    infer = Verb("infer", ("infer", str(material.ENGINE), str(material.PICTURES), "-o", "{out}", "--save", "npz"), ())
-    expected = folder / "expected"
-    run(infer.command(expected, "--cache-dir", str(planted)))
-    for path in sorted(planted.rglob("*"), reverse=True):
-        if path.is_file():  # somebody else's code would run from here
-            path.chmod(0o600)
-            path.write_bytes(path.read_bytes()[:-100] + b"\0" * 100)
-        os.chown(path, _NOBODY, _NOBODY)
-    os.chown(planted, _NOBODY, _NOBODY)
-    planted.chmod(0o777)
-    before = {path: path.stat().st_mtime_ns for path in planted.rglob("*") if path.is_file()}
-    out = folder / "out"
-    ended = run(infer.command(out, "--cache-dir", str(planted)))
-    _judge("infer with somebody else's cache folder", ended, {_DONE}, counts)
-    for path in sorted(expected.glob("*.npz")):
-        other = out / path.name
-        if not other.exists() or other.read_bytes() != path.read_bytes():
-            counts.fail("bytes lost", f"infer with somebody else's cache folder: {path.name} is another", 1)
-    after = {path: path.stat().st_mtime_ns for path in planted.rglob("*") if path.is_file()}
-    if new := set(after) - set(before):
-        counts.fail("bytes lost", f"infer wrote {min(new).name} into somebody else's cache folder", len(new))
+    cache = folder / "cache"
+    words = ("infer", str(material.ENGINE), str(material.PICTURES), "-o", "{out}", "--save", "npz")
+    infer, expected = Verb("infer", words, ()), folder / "expected"
+    run(infer.command(expected, "--cache-dir", str(cache)))
+    # Somebody's own compiled graphs first, which would compute whatever he likes; then nothing, for us to fill.
+    for what in ("with entries of somebody else", "that is empty, and somebody else's"):
+        for path in sorted(path for path in cache.rglob("*") if path.is_file()):
+            if what.startswith("with"):
+                path.chmod(0o644)
+            else:
+                path.unlink()
+        for path in (cache, *cache.rglob("*")):
+            os.chown(path, _NOBODY, _NOBODY)
+        cache.chmod(0o777)
+        for path in cache.rglob("*"):
+            os.utime(path, (1, 1))  # the next reading is then noted
+        before = _read_times(cache)
+        out = folder / what.split()[0]
+        ended = run(infer.command(out, "--cache-dir", str(cache)))
+        _judge(f"infer with a cache {what}", ended, {_DONE}, counts)
+        for path in sorted(expected.glob("*.npz")):
+            other = out / path.name
+            if not other.exists() or other.read_bytes() != path.read_bytes():
+                counts.fail("bytes lost", f"infer with a cache {what}: {path.name} is another", path.stat().st_size)
+        for path, times in _read_times(cache).items():
+            if path not in before:
+                counts.fail("bytes lost", f"infer with a cache {what}: wrote {path.name} there", path.stat().st_size)
+            elif times != before[path]:
+                counts.fail("bytes lost", f"infer with a cache {what}: read {path.name}", path.stat().st_size)
+
+
+def _read_times(folder: Path) -> dict[Path, int]:
+    """When each file was read last."""
+    return {path: path.stat().st_atime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------

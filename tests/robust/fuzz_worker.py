@@ -61,7 +61,7 @@ def main(name: str, seed: str, first: str, last: str, folder: str) -> None:
 
         place = Path(folder)
         target = target_class(name)(place)
-        _limit_memory(target.memory)
+        limit_memory(target.memory)
         kept, verb = corpus(name), os.environ.get("ROBUST_REPLAY", "replay")
         for number in range(int(first), int(last)):
             path = _input(target, kept, number, seed, place)
@@ -85,7 +85,8 @@ def _input(target: Target, kept: list[Path], number: int, seed: str, folder: Pat
     return path
 
 
-def _limit_memory(more: int | None) -> None:
+def limit_memory(more: int | None) -> None:
+    """Of this process, to what it has and ``more`` bytes of address space."""
     if more is None or "ROBUST_NO_MEMORY_LIMIT" in os.environ:
         return
     pages = int(Path("/proc/self/statm").read_text().split()[0])

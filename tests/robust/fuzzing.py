@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .counts import BUILD, Counts, environment, keep
-from .fuzz_worker import outcome
+from .fuzz_worker import limit_memory, outcome
 from .target import Target
 from .targets import NAMES, corpus, target_class
 
@@ -158,7 +158,7 @@ class _Worker:
         if self._current is None:
             return reached
         number, path = self._current
-        said = (self._folder / "stderr").read_text(errors="replace")[-6000:]
+        said = (self._folder / "stderr").read_text(errors="replace")[-50_000:]
         lines = [line.strip() for line in said.splitlines()]
         frames = [line for line in lines if "runtime error:" in line or "ERROR: AddressSanitizer" in line][:1]
         frames += [line for line in lines if line.startswith("File")][:2]
@@ -174,6 +174,7 @@ def replay(name: str, path: Path) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     target: Target = target_class(name)(folder)
+    limit_memory(target.memory)
     failure = outcome(target, path.resolve())
     print(f"{failure['kind']}: {failure['place']}\n{failure['text']}" if failure else "ends as documented")
     return 1 if failure else 0
