@@ -49,7 +49,8 @@ class BenchOptions:
 
     ``people``: this many per picture (score threshold 0, so that there are), None for what the model finds;
     ``max_proposals``: None for the model's own; ``streams``: callers at once, each with a graph of its own;
-    ``sweep``: counts of people to measure one after the other; ``profile``, ``footprint``: whether to run these parts.
+    ``sweep``: counts of people to measure one after the other, None for 0, 1, 2, 4 and 8 as far as the graph has room;
+    ``profile``, ``footprint``: whether to run these parts.
     """
 
     effort: Effort = field(default_factory=Effort)
@@ -60,7 +61,7 @@ class BenchOptions:
     device: str = "CPU"
     threads: int | None = None
     cache_dir: Path | str | None = "auto"
-    sweep: tuple[int, ...] = PEOPLE_SWEEP
+    sweep: tuple[int, ...] | None = None
     profile: bool = True
     footprint: bool = True
 
@@ -128,6 +129,9 @@ def bench(
         report["load"] = footprint(Path(path), device=options.device, threads=options.threads)
     stage("loading")
     with _load(path, options) as engine:
+        if options.sweep is None:
+            room = engine.description.capacity.max_people
+            options = replace(options, sweep=tuple(count for count in PEOPLE_SWEEP if count <= room))
         settings = options.settings(options.people)
         report["warnings"] += _people_warnings(engine, frames, options)
         stage("measuring latency")
@@ -138,7 +142,7 @@ def bench(
         report["watch"] = watch.to_dict()
         report["warnings"] += watch.warnings(latency["cv"], drift(times.milliseconds))
         report["people"] = []
-        for count in options.sweep:
+        for count in options.sweep or ():
             stage(f"measuring {count} people")
             effort = replace(options.effort, duration=options.effort.duration / 3)
             swept = measure(_runner(engine, frames, options.settings(count)), effort)
@@ -206,7 +210,7 @@ def _runner(
 
 def _people_warnings(engine: Engine, frames: Sequence[np.ndarray], options: BenchOptions) -> list[str]:
     """Whether the pictures give as many people as were asked for; only then are figures of that count."""
-    wanted = {options.people, *options.sweep} - {None}
+    wanted = {options.people, *(options.sweep or ())} - {None}
     most = max((count for count in wanted if count is not None), default=0)
     least = min(len(engine.infer(frame, **options.settings(most))) for frame in frames)
     if least >= most:

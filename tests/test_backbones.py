@@ -22,11 +22,11 @@ from densepose_engine.build import Int8Options, build_engine, quantized_graph
 from densepose_engine.calibration.branches import branch_layers
 from densepose_engine.calibration.collect import collect
 from densepose_engine.calibration.points import TRANSPARENT, layers
-from densepose_engine.engine_file import write_engine_file
 from densepose_engine.export.config import load_config
 from densepose_engine.export.graph import export_graph
 from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
 from densepose_engine.layer_precision import BRANCH, COMPUTED_WEIGHTS, float_layers, int8_mac_share
+from densepose_engine.model.engine_file import write_engine_file
 from densepose_engine.pictures import find_pictures
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engine_files import rewrite
 
 from densepose_engine import DensePoseResult, Engine, InferenceError, cli
 from densepose_engine.backends import LayerTime
@@ -283,6 +284,15 @@ def test_pictures_may_be_given(demo_engine: Path, capsys: pytest.CaptureFixture[
     assert report["settings"]["people"] is None
     assert report["settings"]["pictures"] == 2
     assert "profile" not in report
+
+
+def test_the_sweep_ends_where_the_graph_has_no_more_room(demo_engine: Path, tmp_path: Path) -> None:
+    def for_three(manifest: dict[str, Any]) -> None:
+        manifest["model"]["capacity"]["max_people"] = 3
+
+    path = rewrite(demo_engine, tmp_path / "small.engine", for_three)
+    report, _ = bench(path, BenchOptions(effort=QUICK, profile=False, footprint=False, cache_dir=None))
+    assert [row["people"] for row in report["people"]] == [0, 1, 2]
 
 
 def test_streams_raise_no_question_of_turns(demo_engine: Path) -> None:

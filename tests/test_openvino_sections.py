@@ -162,7 +162,7 @@ from pathlib import Path
 import numpy as np
 from densepose_engine import Engine
 from densepose_engine.backends import openvino
-from densepose_engine.engine_file import read_engine_file
+from densepose_engine.model.engine_file import read_engine_file
 locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
 assert locale.localeconv()["decimal_point"] == ","
 picture = np.random.default_rng(3).integers(0, 256, (120, 160, 3), np.uint8)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine_file import EngineFile
 from ..errors import BackendUnavailable, BuildError, EngineFileError
 from .tensorrt_layers import read_kernels, read_layers
 

@@ -85,9 +85,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     what.add_argument(
         "--sweep",
         type=_counts,
-        default=(0, 1, 2, 4, 8),
         metavar="N,...",
-        help="people per picture, measured one after the other; '' for none (default: 0,1,2,4,8)",
+        help="people per picture, measured one after the other; '' for none (default: 0,1,2,4,8, as far as the graph "
+        "has room)",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--warmUp", type=_milliseconds, default=200.0, metavar="MS", help="default: 200")

@@ -14,7 +14,6 @@ import onnx
 from densepose_engine.build import Int8Options, build_engine
 from densepose_engine.calibration.histogram import BINS, grid
 from densepose_engine.calibration.table import CalibrationTable
-from densepose_engine.engine_file import write_engine_file
 from densepose_engine.errors import (
     BackendUnavailable,
     BuildError,
@@ -22,6 +21,7 @@ from densepose_engine.errors import (
     EngineFileError,
     InferenceError,
 )
+from densepose_engine.model.engine_file import write_engine_file
 
 from . import material
 from .mutation import INTEGERS, changed_archive, changed_bytes, changed_tree, paths

@@ -14,8 +14,8 @@ from random import Random
 from typing import Any
 
 from densepose_engine import Engine, cli
-from densepose_engine.engine_file import read_engine_file, read_manifest
 from densepose_engine.errors import BackendUnavailable, EngineFileError, InferenceError
+from densepose_engine.model.engine_file import read_engine_file, read_manifest
 
 from . import material
 from .mutation import changed_bytes, changed_tree, paths
