@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import json
+import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable, BuildError, EngineFileError
+from ..model.compiled import Layer, NominalLoad
+from ..model.engine_file import EngineFile
+from ..model.graph_file import read_description
 from .tensorrt_layers import read_kernels, read_layers
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 PLUGIN = Path(__file__).resolve().parent.parent / "libdensepose_tensorrt.so"
 PLAN = "model.plan"
-_METADATA = "densepose_engine"
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,17 @@ class Tensorrt:
         self,
         graph: bytes,
         precision: str,
-        load: Mapping[str, Any],
+        load: NominalLoad,
         *,
         compute_capability: str | None = None,
         max_people: int | None = None,
         timing_cache: Path | None = None,
         deepstream: bool = False,
-    ) -> tuple[dict[str, bytes], dict[str, str], list[dict[str, Any]]]:
+    ) -> tuple[dict[str, bytes], dict[str, str], list[Layer]]:
         """Turn an ONNX graph (serialised; with Q/DQ in it for "int8") into a plan for one kind of GPU.
 
         Args:
-            load: the picture's size ("image") and boxes per head that MACs are counted for.
+            load: the picture's size and boxes per head that MACs are counted for.
             compute_capability: such as "8.6": the GPU to build for, where that need not be the one in this machine.
             max_people: the DensePose head always runs for this many, which a CUDA graph needs; None: for those found.
             timing_cache: a file that remembers which kernels were fastest; made if it does not exist.
@@ -103,14 +105,13 @@ class Tensorrt:
         if precision == "fp32":
             config.clear_flag(trt.BuilderFlag.TF32)
         target = self._choose_gpu(trt, config, compute_capability)
-        _add_profile(builder, network, config, prepared, load["image"])
+        _add_profile(builder, network, config, prepared, load.image)
         cache = _read_timing_cache(config, timing_cache)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise BuildError(f"{self._name()} cannot build this graph: {self._reasons(log.errors, plugins)}")
         _write_timing_cache(config, cache, timing_cache)
-        rows = {name: value for name, value in load.items() if name != "image"}
-        layers = [layer.to_dict() for layer in _layers(prepared, log, load["image"], rows)]
+        layers = _layers(prepared, log, load)
         runtime = {**self.versions(), "compute capability": target}
         return {PLAN: bytes(plan)}, {**runtime, **({"interface": "deepstream"} if deepstream else {})}, layers
 
@@ -296,9 +297,9 @@ def _add_profile(builder: Any, network: Any, config: Any, graph: bytes, nominal:
     import onnx
 
     model = onnx.load_model_from_string(graph)
-    sizes = json.loads(next(entry.value for entry in model.metadata_props if entry.key == _METADATA))["input"]
-    divisor = sizes["divisor"]
-    largest = -(-sizes["max_size"] // divisor) * divisor
+    network = read_description({entry.key: entry.value for entry in model.metadata_props}).input
+    divisor = network.divisor
+    largest = -(-network.max_size // divisor) * divisor
     profile = builder.create_optimization_profile()
     profile.set_shape("image", (1, 3, divisor, divisor), (1, 3, *nominal), (1, 3, largest, largest))
     config.add_optimization_profile(profile)
@@ -324,16 +325,19 @@ def _write_timing_cache(config: Any, cache: Any, path: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
-    except OSError as error:
-        raise BuildError(f"cannot write the timing cache {path}: {error.strerror or error}") from error
+    except OSError as error:  # the engine is built, which may have taken an hour
+        warnings.warn(
+            f"cannot write the timing cache {path}: {error.strerror or error}; the next build measures again",
+            stacklevel=2,
+        )
 
 
-def _layers(graph: bytes, log: _Log, image: tuple[int, int], rows: Mapping[str, int]) -> list[Any]:
+def _layers(graph: bytes, log: _Log, load: NominalLoad) -> list[Layer]:
     import onnx
     import onnx_ir as ir
 
     model = ir.from_proto(onnx.load_model_from_string(graph))
-    return read_layers(model, read_kernels(log.messages), image, rows)
+    return read_layers(model, read_kernels(log.messages), load.image, load.rows)
 
 
 def _release(version: str | None) -> tuple[str, ...]:
