@@ -203,9 +203,7 @@ class MobileBackbone(nn.Module):
     def __init__(self, config: MobileBackboneConfig) -> None:
         super().__init__()
         architecture = MOBILE_ARCHITECTURES[config.name]
-        stages = mobile_blocks(architecture)
-        if config.output_stages is not None:
-            stages = stages[: max(config.output_stages) + 1]
+        stages = mobile_blocks(architecture)[: config.kept_stages]
         channels = stem_channels(architecture)
         self.conv_stem = PaddedConv2d(3, channels, 3, 2, same=architecture.same_padding)
         self.bn1 = self._norm(config, 0)(channels)
