@@ -11,6 +11,7 @@ from densepose_engine.calibration.branches import branch_layers
 from densepose_engine.calibration.points import activations, layers, source
 from densepose_engine.calibration.quantize import TARGETS, quantize
 from densepose_engine.layer_precision import BRANCH, COMPUTED_WEIGHTS, FELL_BACK, KEPT, explain
+from densepose_engine.model.compiled import Layer
 
 
 def mean_of(sketch: Sketch, value: ir.Value, name: str) -> ir.Value:
@@ -85,6 +86,6 @@ def test_a_piece_of_a_map_has_the_maps_scale() -> None:
 
 def test_the_manifest_says_why_a_layer_is_float() -> None:
     names = ["placed", "kept", "branch", "other"]
-    found = [{"name": n, "type": "Convolution", "precision": "f32", "kernel": "", "macs": 1} for n in names]
+    found = [Layer(n, "Convolution", "f32", "", 1) for n in names]
     explained = explain(found, placed=["placed"], kept=["kept"], branches=["branch"])
-    assert [layer["reason"] for layer in explained] == [FELL_BACK, KEPT, BRANCH, COMPUTED_WEIGHTS]
+    assert [layer.reason for layer in explained] == [FELL_BACK, KEPT, BRANCH, COMPUTED_WEIGHTS]

@@ -271,10 +271,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
         return name.endswith(_COUNTER) or _DERIVED.fullmatch(name) is not None
 
     weights = _without_prefix(weights, expected)
+    config = getattr(model, "config", None)
     if not expected.keys() & weights.keys():
+        advised = advice(config, weights) if config is not None else None
         raise CheckpointError(
             f"the checkpoint does not belong to this configuration: none of its {len(weights)} names is one of the "
             f"model's; it has {_names(weights)}, and so on, the model {_names(expected)}, and so on"
+            + (f". {advised}" if advised else "")
         )
     missing = [n for n in expected if n not in weights and not derived(n)]
     unexpected = [n for n in weights if n not in expected and not derived(n)]
@@ -284,7 +287,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
         if n in weights and not derived(n) and tuple(weights[n].shape) != tuple(expected[n].shape)
     ]
     if missing or unexpected or misshaped:
-        config = getattr(model, "config", None)
         advised = advice(config, weights) if config is not None else None
         raise CheckpointError(
             "the checkpoint does not belong to this configuration"
