@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,10 @@ from PIL import Image
 
 from densepose_engine import Engine, _core
 from densepose_engine.cli import main
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background with Ctrl-C ignored, and so would every command that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 # ``make test-py310`` runs in a Python without some packages: their names, and a folder with the graphs that torch made.
