@@ -64,8 +64,9 @@ $(VENV)/testable: $(VENV)/installed
 
 build: $(VENV)/built $(VENV)/installed
 
+# A file's tests stay together: what they share is made once.
 test: lint build $(VENV)/testable
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every mobile backbone exported, calibrated, built to INT8 and run; `test` does this for three of the 24. Half an hour.
 test-backbones: build $(VENV)/testable

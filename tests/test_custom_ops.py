@@ -26,7 +26,7 @@ from densepose_engine.model.custom_ops import (
 
 def test_every_op_of_a_graph_is_described() -> None:
     ops = {name for name in vars(_core.ops) if isinstance(vars(_core.ops)[name], type)}
-    assert {op.name for op in CUSTOM_OPS} == ops - {"ChartResult"}
+    assert {op.name for op in CUSTOM_OPS} == ops - {"ChartResult", "ClosestVertices"}
 
 
 def example(op: CustomOp) -> tuple[Any, dict[str, np.ndarray]]:

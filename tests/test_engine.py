@@ -113,7 +113,7 @@ def test_pictures_of_any_size(engine: Engine, dynamic_engine: Path, size: tuple[
 
 
 def test_threads_with_different_thresholds_equal_the_serial_results(engine: Engine, rgb: np.ndarray) -> None:
-    frames, settings = 200, [0.05, 0.3, 0.5, 0.9]
+    frames, settings = 50, [0.05, 0.3, 0.5, 0.9]
     pictures = [np.ascontiguousarray(np.roll(rgb, 13 * i, axis=1)) for i in range(4)]
     serial = [[engine.infer(p, score_threshold=s, max_proposals=100) for p in pictures] for s in settings]
     wrong: list[str] = []

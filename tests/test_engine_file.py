@@ -218,9 +218,3 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.engine", Path("/dev/zero")):
         with pytest.raises(EngineFileError, match="no regular file"):
             read_engine_file(path)
-
-
-def test_the_old_address_still_works() -> None:
-    from densepose_engine import engine_file
-
-    assert engine_file.read_engine_file is read_engine_file and engine_file.EngineFile is EngineFile

@@ -108,7 +108,7 @@ BOX_DETECTIONS = CustomOp(
     outputs=("boxes_network", "boxes", "scores", "count"),
     limits={"capacity": _BOXES},
 )
-#: Every op that a graph may hold. ``ChartResult``, the fourth, follows the graph and is no node of it.
+#: Every op that a graph may hold. ``ChartResult`` and ``ClosestVertices`` follow the graph and are no nodes.
 CUSTOM_OPS = (GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN, BOX_DETECTIONS)
 
 
