@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CalibrationError, ImageError, InferenceError
+from ..files.npz import NpzReader, write_npz
+from ..files.output_files import output_errors
 from ..files.recognize import GRAPH, refuse_other
 from ..model.graph_file import read_graph_bytes
-from ..npz import NpzReader, write_npz
-from ..output_files import output_errors
 from ..pictures import Picture
 from ..preprocess import to_rgb_array
 from .histogram import BINS, Histogram, TensorStatistics

@@ -19,8 +19,8 @@ import numpy as np
 
 from ..errors import CalibrationError
 from ..files.fields import FieldError, Fields
+from ..files.output_files import atomic_output
 from ..files.reading import NotRegularError, TooLargeError, parse_json, read_regular
-from ..output_files import atomic_output
 from .histogram import BINS, TensorStatistics
 
 __all__ = ["CalibrationTable", "ImageProvenance", "LayerStatistics", "TensorStatistics", "graph_digest"]

@@ -24,8 +24,8 @@ from .errors import (
     InferenceError,
     missing_package,
 )
+from .files.output_files import OUTPUT_ERRNOS, OutputError, remove_unfinished
 from .interruption import Terminated, termination_as_interrupt
-from .output_files import OUTPUT_ERRNOS, OutputError, remove_unfinished
 from .terminal import printable, say
 
 OK, SOME_FAILED, USAGE, BAD_INPUT, BAD_RUNTIME, BAD_OUTPUT = range(6)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DensePoseEngineError
-from .npz import NpzReader, write_npz
+from .files.npz import NpzReader, write_npz
 
 PARTS = 24  # labels are 1 .. 24; 0 is background
 _MAX_COORDINATE = 1 << 24  # pixels; float32 cannot count further

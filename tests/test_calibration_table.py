@@ -17,7 +17,7 @@ from densepose_engine.calibration import table as tables
 from densepose_engine.calibration.histogram import Histogram
 from densepose_engine.calibration.table import CalibrationTable, ImageProvenance, LayerStatistics, graph_digest
 from densepose_engine.errors import CalibrationError
-from densepose_engine.output_files import OutputError
+from densepose_engine.files.output_files import OutputError
 
 
 @pytest.fixture

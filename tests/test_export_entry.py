@@ -19,7 +19,7 @@ from densepose_engine import BackendUnavailable, CheckpointError, ConfigError, E
 from densepose_engine.export import export_checkpoint, export_model
 from densepose_engine.export import graph as graph_module
 from densepose_engine.export.model import DensePoseRCNN
-from densepose_engine.output_files import OutputError
+from densepose_engine.files.output_files import OutputError
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 CONFIG, WEIGHTS = MODELS / "demo.yaml", MODELS / "demo.pth"

@@ -196,7 +196,9 @@ def test_the_bound_is_a_multiple_of_the_yardstick(
     monkeypatch.setattr("densepose_engine.keep_float.grey_level_percent", measured)
     path = tmp_path / "x.engine"
     assert build(demo_onnx, demo_table, path, "--pictures", unseen) == OK
-    record = read_manifest(path)["model"]["int8"]["auto"]
+    int8 = read_manifest(path).model.int8
+    assert int8 is not None
+    record = int8.record["auto"]
     assert record["yardstick"] == 100 and record["bound"] == 100 * auto_float.DEFAULT_MAX_RATIO
     assert 0 < noise[0] < 100, "the real one was measured too"
     out = capsys.readouterr().out

@@ -153,9 +153,3 @@ def test_nothing_imports_the_folders_by_their_own_names() -> None:
     ]:
         roots = {name.split(".")[0] for name in imported_modules(path) if not name.startswith(".")}
         assert not roots & {"engine", "calibration"}, path
-
-
-def test_files_are_on_the_ground_floor() -> None:
-    for path in (ROOT / "engine" / "files").glob("*.py"):
-        own = [name for name in imported_modules(path) if name.startswith(".")]
-        assert not [name for name in own if not name.startswith("..errors")], path.name

@@ -162,6 +162,7 @@ from pathlib import Path
 import numpy as np
 from densepose_engine import Engine
 from densepose_engine.backends import openvino
+from densepose_engine.model.compiled import NominalLoad
 from densepose_engine.model.engine_file import read_engine_file
 locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
 assert locale.localeconv()["decimal_point"] == ","
@@ -172,7 +173,7 @@ for cache in (None, sys.argv[3], sys.argv[3]):
         results.append(engine.infer(picture, score_threshold=0, nms_threshold=1, max_people=7))
 assert len(results[0]) == 7 and results[0] == results[1] == results[2]
 graph = Path(sys.argv[2]).read_bytes()
-payload, _, _ = openvino.build(graph, "fp32", {"image": (320, 448), "box": 100, "densepose": 1})
+payload, _, _ = openvino.build(graph, "fp32", NominalLoad((320, 448), {"box": 100, "densepose": 1}))
 assert b'cube_coeff="-0.75"' in payload["model.xml"]
 assert locale.setlocale(locale.LC_NUMERIC) == "de_DE.UTF-8"
 """

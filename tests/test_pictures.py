@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from densepose_engine.output_files import (
+from densepose_engine.files.output_files import (
     OutputError,
     atomic_output,
     check_outputs,

@@ -297,9 +297,9 @@ def _add_profile(builder: Any, network: Any, config: Any, graph: bytes, nominal:
     import onnx
 
     model = onnx.load_model_from_string(graph)
-    network = read_description({entry.key: entry.value for entry in model.metadata_props}).input
-    divisor = network.divisor
-    largest = -(-network.max_size // divisor) * divisor
+    picture = read_description({entry.key: entry.value for entry in model.metadata_props}).input
+    divisor = picture.divisor
+    largest = -(-picture.max_size // divisor) * divisor
     profile = builder.create_optimization_profile()
     profile.set_shape("image", (1, 3, divisor, divisor), (1, 3, *nominal), (1, 3, largest, largest))
     config.add_optimization_profile(profile)

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.output_files import check_outputs, write_all
 from ..files.recognize import CHECKPOINT, CONFIG, ENGINE, GRAPH, PICKLE, TABLE, expect
-from ..output_files import check_outputs, write_all
 from ..progress import Stages
 from .arguments import count, pictures_of, positive
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files.output_files import atomic_output, check_outputs
 from ..files.recognize import GRAPH, TABLE, expect
 from ..layer_precision import fell_back
-from ..output_files import atomic_output, check_outputs
 from ..progress import Stages
 from ..terminal import megabytes, printable, say
 from . import auto_float

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files.output_files import check_outputs, output_errors
 from ..files.recognize import GRAPH, expect
-from ..output_files import check_outputs, output_errors
 from ..progress import ProgressBar, Stages
 from ..terminal import megabytes, printable, say
 from .arguments import count, pictures_of, positive

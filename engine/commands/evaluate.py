@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.output_files import atomic_output, check_outputs
 from ..files.recognize import ENGINE, expect
-from ..output_files import atomic_output, check_outputs
 from ..progress import ProgressBar, Stages
 from ..terminal import printable, say
 from .arguments import count, fraction, positive

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ..files.output_files import check_outputs
 from ..files.recognize import CHECKPOINT, CONFIG, PICKLE, expect
-from ..output_files import check_outputs
 from ..progress import Stages
 from ..terminal import megabytes, printable
 from .arguments import input_size

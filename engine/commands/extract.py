@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..errors import EngineFileError
+from ..files.output_files import atomic_output, check_outputs
 from ..model.engine_file import read_engine_file
-from ..output_files import atomic_output, check_outputs
 from ..terminal import megabytes, printable
 
 NAME = "extract"

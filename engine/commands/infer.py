@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import ImageError
 from ..files.heif import can_read_heif
+from ..files.output_files import OutputError, check_outputs
 from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, kind_of_suffix, mismatch, recognize
-from ..output_files import OutputError, check_outputs
 from ..outputs.kinds import IUV_ORDERS, OUTPUT_KINDS, Look, outputs_of
 from ..pictures import Picture, frames_remark
 from ..progress import ProgressBar, Stages

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InferenceError
+from ..files.output_files import PLACE_IS_GONE, OutputError, atomic_output, takes_files
 from ..files.recognize import PICTURE, mismatch
-from ..output_files import PLACE_IS_GONE, OutputError, atomic_output, takes_files
 from ..outputs.kinds import OUTPUT_KINDS, Look
 from ..pictures import Picture
 from ..terminal import printable

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ImageError, InferenceError
-from ..output_files import OutputError
+from ..files.output_files import OutputError
 from ..progress import ProgressBar
 from ..terminal import printable, say
 from ..video import VideoReader

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import require
+from ..files.output_files import check_outputs, write_all
 from ..files.recognize import GRAPH, TABLE, expect
-from ..output_files import check_outputs, write_all
 from ..pictures import Picture
 from ..progress import Stages
 from ..terminal import megabytes, percent, printable, say

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..output_files import OutputError, atomic_output, check_outputs
+from ..files.output_files import OutputError, atomic_output, check_outputs
 from ..outputs.kinds import OUTPUT_KINDS, Look
 from ..pictures import SUFFIXES as PICTURE_SUFFIXES
 from ..video import LOSSLESS_SUFFIXES, SUFFIXES, SoundPacket, VideoReader, VideoWriter, is_video

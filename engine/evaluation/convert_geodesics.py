@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DensePoseEngineError, require
-from ..output_files import atomic_output
+from ..files.output_files import atomic_output
 from .surfaces import SmplSurface
 
 FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix.pkl")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DensePoseEngineError, require
-from ..npz import NpzReader
+from ..files.npz import NpzReader
 from ..result import PARTS
 
 _LEVELS = 256  # of U and V in DensePose's results, which are bytes

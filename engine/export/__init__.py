@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable, ConfigError, ExportError
+from ..files.output_files import atomic_output
 from ..files.recognize import CHECKPOINT, CONFIG, PICKLE, refuse_other
-from ..output_files import atomic_output
 
 if TYPE_CHECKING:
     import numpy as np

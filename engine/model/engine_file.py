@@ -21,9 +21,9 @@ from typing import Any
 
 from ..errors import EngineFileError
 from ..files.fields import FieldError, Fields
+from ..files.output_files import replacement
 from ..files.reading import NotRegularError, check_zip_directory, open_regular, parse_json
 from ..files.recognize import ENGINE, ZIP, mismatch
-from ..output_files import replacement
 from .description import ModelDescription
 
 FORMAT = "densepose-engine"

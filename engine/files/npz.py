@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .files.reading import NotRegularError, check_zip_directory, open_regular
 from .output_files import replacement
+from .reading import NotRegularError, check_zip_directory, open_regular
 
 _DEFLATE_RATIO = 1032  # deflate compresses no better
 # Maps of people compress to a fourth or so, empty ones to a thousandth.
