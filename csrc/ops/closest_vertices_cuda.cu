@@ -5,7 +5,8 @@ namespace densepose {
 
 std::size_t ClosestVertices::workspace_bytes(Span<const Tensor> inputs) const { return grid_workspace(*this, inputs); }
 
-void ClosestVertices::launch(Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace, CudaStream stream) const {
+void ClosestVertices::launch(Span<const Tensor> inputs, Span<Tensor> outputs, void* workspace,
+                             CudaStream stream) const {
   CudaGrid grid(stream);
   run_on(grid, *this, inputs, outputs, workspace);
 }
