@@ -165,9 +165,9 @@ clean:
 
 # --- Attacks on purpose, with counts: see tests/robust. Seeds are fixed; what fails is kept in build/robust/failures.
 .PHONY: test-robust test-robust-long
-test-robust: build
+test-robust: build $(VENV)/testable
 	PYTHONPATH=tests $(BIN)/python -m robust
 
 # Hours: ThreadSanitizer, twenty times the inputs, ten times the loads and frames.
-test-robust-long: build
+test-robust-long: build $(VENV)/testable
 	PYTHONPATH=tests $(BIN)/python -m robust --long
