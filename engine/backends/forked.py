@@ -12,11 +12,31 @@ import threading
 import weakref
 from typing import Protocol
 
+from ..errors import BackendUnavailable
+
+_WAY_OUT = "start processes with multiprocessing's 'spawn' or 'forkserver', or fork before the first engine is loaded"
 #: What an InferenceError says in the child.
-FORKED = (
-    "this engine was loaded before the process was forked and cannot be used in the child; load one there, or start "
-    "processes with multiprocessing's 'spawn'"
-)
+FORKED = f"this engine was loaded before the process was forked and cannot be used in the child; {_WAY_OUT}"
+
+
+class RuntimeOfOneProcess:
+    """A vendor's runtime keeps threads for all that is ever loaded, and a child of the process that has them waits for
+    them for ever, now and then: it may not begin.
+
+    ``name``: of the runtime, for the sentence.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begun_in: int | None = None
+
+    def begin(self) -> None:
+        """Call before the runtime is used. Raises ``BackendUnavailable`` in a child of the process that began."""
+        if self._begun_in not in (None, os.getpid()):
+            raise BackendUnavailable(
+                f"{self._name} was in use before the process was forked and cannot be used in the child; {_WAY_OUT}"
+            )
+        self._begun_in = os.getpid()
 
 
 class Inherited(Protocol):

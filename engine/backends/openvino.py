@@ -12,6 +12,7 @@ from ..errors import BackendUnavailable, BuildError, EngineFileError
 from ..model.compiled import Layer, NominalLoad
 from ..model.engine_file import EngineFile
 from .compiled_cache import CompiledCache, open_cache
+from .forked import RuntimeOfOneProcess
 from .openvino_compile import Compiler, identity_of
 from .openvino_layers import read_layers
 from .openvino_sections import Sections, cut
@@ -28,6 +29,7 @@ _INT8_TRUNK = {"SNIPPETS_MODE": "DISABLE"}
 LAYOUT = "NHWC"  # a Transpose around a custom node costs nothing here, and planar features would
 TARGET = "openvino"
 FUSES_ENDS = True
+_process = RuntimeOfOneProcess("OpenVINO")
 
 
 def _openvino() -> Any:
@@ -56,6 +58,7 @@ def make_core() -> Any:
         raise BackendUnavailable(
             f"{_EXTENSION.name} was not built; reinstall densepose-engine with the openvino package present"
         )
+    _process.begin()
     core = ov.Core()
     try:
         core.add_extension(str(_EXTENSION))

@@ -30,8 +30,8 @@ _CHILD: Mapping[str, str] = {
     "infer and close": "allowed(lambda: right(engine.infer(PICTURE))); engine.close()",
     "infer_async": "allowed(lambda: right(engine.infer_async(PICTURE).result(60)))",
     "stream": "allowed(lambda: [right(result) for _, result in engine.stream([PICTURE] * 3)])",
-    "a load of its own": "own = load(); right(own.infer(PICTURE)); own.close()",
-    "a load of its own, left open": "own = load(); right(own.infer(PICTURE))",
+    "a load of its own": "allowed(lambda: [right(own.infer(PICTURE)) or own.close() for own in [load()]])",
+    "a load of its own, left open": "allowed(lambda: right(load().infer(PICTURE)))",
     "a fork of its own": "fork(engine.close, SECONDS / 2)",
 }
 
