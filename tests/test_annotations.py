@@ -123,6 +123,7 @@ def test_only_people_count_and_points_of_no_part_are_dropped(tmp_path: Path, con
         ("bbox", [1, 2, math.inf, 4], "annotation 1: its bbox has values that are not finite"),
         ("bbox", [1, 2, 10**400, 4], "annotation 1: its bbox has values that are not finite"),
         ("area", "large", "annotation 1: its area is 'large', it must be a number of at least 0"),
+        ("area", 10**400, "annotation 1: its area is 1000"),
         ("dp_y", None, "annotation 1: its dp_y is not a list of numbers"),
         ("dp_U", [0.5], "annotation 1: its dp_U has 1 entries, dp_x has 12"),
         ("dp_V", [math.nan] * 12, "annotation 1: its dp_V has values that are not finite"),

@@ -57,6 +57,7 @@ CASES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "nothing": (lambda m: m.graph.ClearField("node"), "it has no output boxes, scores, count, u"),
     "settings": (lambda m: m.graph.input.pop(1), "it has no input sizes"),
     "inputs": (lambda m: [n.input.pop() for n in m.graph.node if n.op_type == "BoxDetections"], "has 7 inputs"),
+    "a loose end": (lambda m: m.graph.node[-1].input.__setitem__(0, "nowhere"), "reads 'nowhere', which nothing makes"),
     "capacity": (attribute("GenerateProposals", "capacity", 1 << 62), "capacity of its node .* from 1 to 100000"),
     "people": (attribute("BoxDetections", "capacity", 1 << 40), "capacity of its node"),
     "strides": (attribute("GenerateProposals", "strides", [1 << 62]), "strides of its node .* from 1 to 1024"),

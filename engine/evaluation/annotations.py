@@ -26,6 +26,7 @@ MASK_SIZE = (256, 256)
 MAX_MASKS = 14
 _POINT_KEYS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
 _MAX_SIDE = 1 << 16  # pixels
+_MOST_AREA = 1e18  # more than any picture has
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +181,7 @@ def _annotation(entry: Mapping[str, Any], where: str, n: int, size: tuple[int, i
     if width < 0 or height < 0:
         raise ValueError(f"{where}: its bbox has a negative width or height")
     area = entry.get("area", width * height)
-    if type(area) not in (int, float) or not 0 <= area < math.inf:
+    if type(area) not in (int, float) or not 0 <= area <= _MOST_AREA:
         raise ValueError(f"{where}: its area is {area!r}, it must be a number of at least 0")
     return Annotation(
         id=_integer(entry, "id", where, least=None) if "id" in entry else n,

@@ -126,7 +126,10 @@ def _check_ends(model: ir.Model, description: ModelDescription) -> None:
     outputs = {value.name for value in model.graph.outputs if value.producer() is not None}
     if missing := [name for name in (*DETECTIONS, *description.maps) if name not in outputs]:
         raise ValueError(f"it has no output {', '.join(missing)}")
+    made = set(inputs) | set(model.graph.initializers) | {value.name for node in model.graph for value in node.outputs}
     for node in model.graph:
+        if dangling := [value.name for value in node.inputs if value is not None and value.name not in made]:
+            raise ValueError(f"its node {node.name} reads {shown(dangling[0])}, which nothing makes")
         if (op := custom_op(node)) is not None:
             op.level_count(len(node.inputs))
             for name, (low, high) in op.limits.items():

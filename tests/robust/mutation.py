@@ -35,10 +35,12 @@ def nested(rng: Random) -> Any:
 
 def paths(tree: Any, prefix: Path = ()) -> Iterator[Path]:
     """Where every value of a tree of JSON is; the tree itself is ()."""
-    yield prefix
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in children:
-        yield from paths(value, (*prefix, key))
+    left: list[tuple[Any, Path]] = [(tree, prefix)]  # no recursion: some trees are deeper than Python's stack
+    while left:
+        value, path = left.pop()
+        yield path
+        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        left += [(child, (*path, key)) for key, child in reversed(list(children))]
 
 
 def changed_tree(tree: Any, rng: Random, places: Sequence[Path] | None = None) -> Any:
