@@ -17,7 +17,7 @@ from .verbs import Ended, Reference, Verb, run, verbs
 
 _WORK = BUILD / "work" / "disks"
 _NOBODY = 65534
-_DONE, _BAD_INPUT, _BAD_RUNTIME, _BAD_OUTPUT = 0, 3, 4, 5
+_DONE, _SOME_FAILED, _BAD_INPUT, _BAD_RUNTIME, _BAD_OUTPUT = 0, 1, 3, 4, 5
 
 
 def part(scale: float, long: bool) -> Counts:
@@ -59,7 +59,9 @@ def _limited_files(reference: Reference, counts: Counts) -> None:
         ended = run(verb.command(out), before=shrink)
         what = f"{verb.name} where files may have {limit} bytes"
         # Where a verb works in the folder of temporary files, too, it may be that or the runtime that fails.
-        codes = {_DONE, _BAD_OUTPUT} if verb.inside else {_DONE, _BAD_INPUT, _BAD_RUNTIME, _BAD_OUTPUT}
+        # Of pictures, one whose outputs are too large costs itself alone.
+        some = {_SOME_FAILED} if verb.inside else {_BAD_INPUT, _BAD_RUNTIME}
+        codes = {_DONE, _BAD_OUTPUT} | some
         _judge(what, ended, codes, counts)
         _judge_folder(reference, out, ended, what, counts)
 
