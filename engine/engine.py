@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -51,7 +52,6 @@ class Engine:
     ) -> None:
         self._session: Session | None = session
         self._description = model = file.model
-        self._model = model.to_json()
         self.backend = file.backend
         self.precision = file.precision
         self._num_threads = min(num_threads or os.cpu_count() or 1, _MOST_THREADS)
@@ -270,13 +270,13 @@ class Engine:
         """(height, width) of the network's input; None for a dynamic engine."""
         return self._input.size
 
-    @property
+    @functools.cached_property
     def model(self) -> dict[str, Any]:
         """What the graph says of itself: architecture, sizes, defaults, provenance, as the manifest has it.
 
         ``description`` is the same with types.
         """
-        return self._model
+        return self._description.to_json()
 
     @property
     def description(self) -> ModelDescription:

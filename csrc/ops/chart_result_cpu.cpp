@@ -222,11 +222,9 @@ class PatchPainter {
 }  // namespace
 
 void ChartResult::validate() const {
-  check(layout == "NCHW" || layout == "NHWC", kName, "layout must be NCHW or NHWC, not " + layout);
+  check_map_attributes(layout, block, !channels.empty(), kName);
   check(channels.empty() || channels.size() >= kFirstConfidence, kName,
         "channels lists coarse_segm, fine_segm, u, v and confidences, or nothing");
-  check(block >= 1 && block <= 16 && (block == 1 || !channels.empty()), kName,
-        "block must be from 1 to 16, and 1 where maps come one by one");
   for (std::size_t map = 0; map < channels.size(); ++map) {
     check(channels[map] >= 1 && channels[map] <= 256, kName, "channels must be from 1 to 256");
     const bool shared = map >= kFirstConfidence && channels[map] == 1;
@@ -238,12 +236,7 @@ void ChartResult::validate() const {
 void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
   const bool nhwc = layout == "NHWC";
   const auto shape = [nhwc](std::int64_t people, std::int64_t depth, std::int64_t size) {
-    return nhwc ? Shape{people, size, size, depth} : Shape{people, depth, size, size};
-  };
-  const auto check_size = [](std::int64_t depth, std::int64_t size, const char* name) {
-    check(size != 0, kName, std::string(name) + " has no pixels");
-    check(size == kUnknown || depth == kUnknown || (size < 1 << 15 && depth * size * size <= kMaxPatchPixels), kName,
-          std::string(name) + " has more pixels than 32 bits can count");
+    return map_shape(nhwc, people, depth, size);
   };
   if (channels.empty()) {
     check(inputs.size() >= kFirstConfidence + 1, kName,
@@ -253,7 +246,7 @@ void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
     const Shape& fine = inputs[kFine].shape;
     const std::int64_t people = fine[0], parts = fine[nhwc ? 3 : 1], size = fine[2];
     check(parts == kUnknown || (parts >= 1 && parts <= 256), kName, "fine_segm must have from 1 to 256 channels");
-    check_size(parts, size, "fine_segm");
+    check_map_size(parts, size, "fine_segm", kName);
     check_tensor(inputs[kFine], DataType::kFloat32, shape(people, parts, size), kName, "fine_segm");
     check_tensor(inputs[kCoarse], DataType::kFloat32, shape(people, kUnknown, size), kName, "coarse_segm");
     check(inputs[kCoarse].shape[nhwc ? 3 : 1] != 0, kName, "coarse_segm must have at least 1 channel");
@@ -270,7 +263,7 @@ void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
     for (std::int64_t c : channels) depth += c * block * block;
     check_tensor(inputs[0], DataType::kFloat32, shape(kUnknown, depth, kUnknown), kName, "maps");
     const std::int64_t size = inputs[0].shape[2];
-    check_size(depth, size, "maps");
+    check_map_size(depth, size, "maps", kName);
     check_tensor(inputs[0], DataType::kFloat32, shape(inputs[0].shape[0], depth, size), kName, "maps");
   }
 
@@ -287,25 +280,16 @@ void ChartResult::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
 
 void ChartResult::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const {
   const Maps maps(*this, inputs);
-  const float* boxes = maps.boxes().as<const float>();
   const std::int64_t people = maps.boxes().shape[0];
   std::int64_t* offsets = outputs[2].as<std::int64_t>();
-  offsets[0] = 0;
-  const Span<PatchSize> sizes(scratch.take<PatchSize>(static_cast<std::size_t>(people)),
-                              static_cast<std::size_t>(people));
-  std::int64_t widest = 0;
-  for (std::int64_t person = 0; person < people; ++person) {
-    PatchSize& size = sizes[static_cast<std::size_t>(person)];
-    size = patch_size(boxes + 4 * person);
-    offsets[person + 1] = offsets[person] + size.height * size.width;
-    widest = std::max(widest, size.width);
-  }
+  const Patches patches = lay_out_patches(maps.boxes(), offsets, scratch);
+  const Span<PatchSize>& sizes = patches.sizes;
 
   Band* bands = scratch.take<Band>(static_cast<std::size_t>(people + kMaxBands));
   const std::int64_t count = cut_bands({sizes.begin(), sizes.size()}, offsets[people], kMinPixels, bands);
   const std::int64_t logits = maps.channels(kCoarse) + maps.channels(kFine);
   const Span<Workspace> work(scratch.take<Workspace>(static_cast<std::size_t>(count)), static_cast<std::size_t>(count));
-  for (Workspace& w : work) w = take_workspace(logits, maps, widest, scratch);
+  for (Workspace& w : work) w = take_workspace(logits, maps, patches.widest, scratch);
 
   scratch.parallel(count, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin, next; i < end; i = next) {

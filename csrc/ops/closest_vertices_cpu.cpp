@@ -58,18 +58,17 @@ void paint_row(const Person& person, const Depths& depth, std::int64_t y, const 
   const PixelRows rows{person.maps + tap.low * row, person.maps + tap.high * row, tap.low_weight, tap.high_weight,
                        depth.all()};
   std::uint8_t* const mask = person.mask + y * width;
+  const Kernels& kernel = kernels();
   for (std::int64_t x = 0; x < width; ++x) {
     float* const pixel = pixels + x * depth.all();
-    kernels().resample_pixel(rows, columns[x].low, columns[x].high, columns[x].low_weight, columns[x].high_weight,
-                             pixel);
+    kernel.resample_pixel(rows, columns[x].low, columns[x].high, columns[x].low_weight, columns[x].high_weight, pixel);
     // argmax > 0: a NaN is larger than any number, and the first of equal ones counts.
     const float* const coarse = pixel + depth.embedding;
     bool inside = false;
     for (std::int64_t c = 1; c < depth.coarse; ++c) inside = inside || !(coarse[c] <= coarse[0]);
     mask[x] = inside && coarse[0] == coarse[0];
   }
-  kernels().find_closest(person.sheets, {pixels, depth.all(), depth.embedding, width}, mask,
-                         person.closest + y * width);
+  kernel.find_closest(person.sheets, {pixels, depth.all(), depth.embedding, width}, mask, person.closest + y * width);
 }
 
 // See VertexSheets: twice the bound of the error of both products, a box's and a vertex's.
@@ -83,26 +82,21 @@ float rounding_reach(const float* groups, std::int64_t values, std::int64_t dept
 }  // namespace
 
 void ClosestVertices::validate() const {
-  check(layout == "NCHW" || layout == "NHWC", kName, "layout must be NCHW or NHWC, not " + layout);
+  check_map_attributes(layout, block, !channels.empty(), kName);
   check(channels.empty() || channels.size() == 2, kName, "channels lists coarse_segm and embedding, or nothing");
-  check(block >= 1 && block <= 16 && (block == 1 || !channels.empty()), kName,
-        "block must be from 1 to 16, and 1 where maps come one by one");
   for (std::int64_t c : channels) check(c >= 1 && c <= 256, kName, "channels must be from 1 to 256");
 }
 
 void ClosestVertices::infer(Span<const Tensor> inputs, Span<Tensor> outputs) const {
   const bool nhwc = layout == "NHWC";
   const std::size_t first = first_input(), axis = nhwc ? 3 : 1;
-  const auto shape = [nhwc](std::int64_t people, std::int64_t depth, std::int64_t size) {
-    return nhwc ? Shape{people, size, size, depth} : Shape{people, depth, size, size};
-  };
   const auto check_map = [&](std::size_t i, std::int64_t depth, const char* name) {
-    check_tensor(inputs[i], DataType::kFloat32, shape(kUnknown, depth, kUnknown), kName, name);
+    check_tensor(inputs[i], DataType::kFloat32, map_shape(nhwc, kUnknown, depth, kUnknown), kName, name);
     const std::int64_t found = inputs[i].shape[axis], size = inputs[i].shape[2];
-    check(size != 0 && found != 0, kName, std::string(name) + " has no pixels, or no channels");
-    check(size == kUnknown || found == kUnknown || (size < 1 << 15 && found * size * size <= kMaxPatchPixels), kName,
-          std::string(name) + " has more pixels than 32 bits can count");
-    check_tensor(inputs[i], DataType::kFloat32, shape(inputs[0].shape[0], found, inputs[0].shape[2]), kName, name);
+    check(found != 0, kName, std::string(name) + " has no channels");
+    check_map_size(found, size, name, kName);
+    check_tensor(inputs[i], DataType::kFloat32, map_shape(nhwc, inputs[0].shape[0], found, inputs[0].shape[2]), kName,
+                 name);
   };
   check(inputs.size() == first + kFollowing, kName,
         std::to_string(inputs.size()) + " inputs; it takes " + (channels.empty() ? "coarse_segm, embedding" : "maps") +
@@ -147,36 +141,31 @@ void ClosestVertices::infer(Span<const Tensor> inputs, Span<Tensor> outputs) con
 
 void ClosestVertices::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scratch& scratch) const {
   const std::size_t first = first_input();
-  const float* const boxes = inputs[first + kBoxes].as<const float>();
   const std::int32_t* const meshes = inputs[first + kMeshes].as<const std::int32_t>();
   const std::int32_t* const sheets = inputs[first + kSheets].as<const std::int32_t>();
   const std::int64_t last_mesh = inputs[first + kSheets].shape[0] - 2;
   const std::int64_t people = inputs[0].shape[0], map_size = inputs[0].shape[2] * block;
   const Depths depth = depths(*this, inputs);
   std::int64_t* const offsets = outputs[2].as<std::int64_t>();
-  offsets[0] = 0;
+  const Patches patches = lay_out_patches(inputs[first + kBoxes], offsets, scratch);
+  const std::int64_t widest = patches.widest;
 
   const auto count = static_cast<std::size_t>(people);
-  const Span<PatchSize> sizes(scratch.take<PatchSize>(count), count);
   const Span<Person> persons(scratch.take<Person>(count), count);
-  std::int64_t widest = 0;
   for (std::size_t k = 0; k < count; ++k) {
-    sizes[k] = patch_size(boxes + 4 * k);
     const std::int64_t mesh = std::clamp<std::int64_t>(meshes[k], 0, last_mesh), sheet = sheets[mesh];
     const std::int64_t values = (depth.embedding + 1) * kFan;  // of a block
     const float* const groups = inputs[first + kGroups].as<const float>() + sheet * 2 * values;
     persons[k] = {
         scratch.take<float>(static_cast<std::size_t>(map_size * map_size * depth.all())),
         map_size,
-        sizes[k],
+        patches.sizes[k],
         {inputs[first + kVertices].as<const float>() + sheet * kFan * kFan * values,
          inputs[first + kNumbers].as<const std::int32_t>() + sheet * kSheetVertices,
          inputs[first + kBlocks].as<const float>() + sheet * kFan * 2 * values, groups, sheets[mesh + 1] - sheet,
          rounding_reach(groups, (sheets[mesh + 1] - sheet) * 2 * values, depth.embedding + 1)},
         outputs[0].as<std::int32_t>() + offsets[k],
         outputs[1].as<std::uint8_t>() + offsets[k]};
-    offsets[k + 1] = offsets[k] + sizes[k].height * sizes[k].width;
-    widest = std::max(widest, sizes[k].width);
   }
   scratch.parallel(people, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t k = begin; k < end; ++k)
@@ -184,7 +173,8 @@ void ClosestVertices::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scrat
   });
 
   Band* const bands = scratch.take<Band>(static_cast<std::size_t>(people + kMaxBands));
-  const std::int64_t pieces = cut_bands({sizes.begin(), sizes.size()}, offsets[people], kMinPixels, bands);
+  const std::int64_t pieces =
+      cut_bands({patches.sizes.begin(), patches.sizes.size()}, offsets[people], kMinPixels, bands);
   // Of a band: the pixels of a row, and where in the map its columns lie.
   auto* const pixels = scratch.take<float>(static_cast<std::size_t>(pieces * widest * depth.all()));
   auto* const taps = scratch.take<MapTap>(static_cast<std::size_t>(pieces * widest));

@@ -1,6 +1,8 @@
 // How the CPU's ops find a value in a map of the DensePose head, whatever its layout.
 #pragma once
 
+#include <string>
+
 #include "kernels/kernels.h"
 #include "ops/patches.h"
 
@@ -20,6 +22,23 @@ struct Map {
     return {row(y.low), row(y.high), y.low_weight, y.high_weight, channels, channel_stride};
   }
 };
+
+// The attributes that say how maps lie; `packed`: in one tensor, which `channels` cuts.
+inline void check_map_attributes(const std::string& layout, std::int64_t block, bool packed, const char* op) {
+  check(layout == "NCHW" || layout == "NHWC", op, "layout must be NCHW or NHWC, not " + layout);
+  check(block >= 1 && block <= 16 && (block == 1 || packed), op,
+        "block must be from 1 to 16, and 1 where maps come one by one");
+}
+
+inline Shape map_shape(bool nhwc, std::int64_t people, std::int64_t depth, std::int64_t size) {
+  return nhwc ? Shape{people, size, size, depth} : Shape{people, depth, size, size};
+}
+
+inline void check_map_size(std::int64_t depth, std::int64_t size, const char* map, const char* op) {
+  check(size != 0, op, std::string(map) + " has no pixels");
+  check(size == kUnknown || depth == kUnknown || (size < 1 << 15 && depth * size * size <= kMaxPatchPixels), op,
+        std::string(map) + " has more pixels than 32 bits can count");
+}
 
 // Channels [first, first + channels) of person `person`, in a tensor [N, depth * block^2, S / block, S / block].
 inline Map map_of(const Tensor& source, bool nhwc, std::int64_t block, std::int64_t first, std::int64_t channels,

@@ -58,6 +58,24 @@ inline std::int64_t count_pixels(const Tensor& boxes, const char* op) {
   return pixels;
 }
 
+// All people's patches: where each begins in the flat outputs is left in `offsets` [people + 1].
+struct Patches {
+  Span<PatchSize> sizes;
+  std::int64_t widest;
+};
+
+inline Patches lay_out_patches(const Tensor& boxes, std::int64_t* offsets, Scratch& scratch) {
+  const auto people = static_cast<std::size_t>(boxes.shape[0]);
+  Patches patches{{scratch.take<PatchSize>(people), people}, 0};
+  offsets[0] = 0;
+  for (std::size_t person = 0; person < people; ++person) {
+    const PatchSize size = patches.sizes[person] = patch_size(boxes.as<const float>() + 4 * person);
+    offsets[person + 1] = offsets[person] + size.height * size.width;
+    patches.widest = std::max(patches.widest, size.width);
+  }
+  return patches;
+}
+
 // Rows [begin, end) of a person's patch: the unit of work of a thread.
 struct Band {
   std::int64_t person, begin, end;

@@ -56,7 +56,8 @@ class CompiledCache:
         """Keep ``blob`` under ``key``. A folder that cannot be written, a full disk: then not."""
         packed = _pack(key)
         name = _name(packed)
-        content = _HEADER.pack(_MAGIC, _FORMAT_VERSION, len(packed), len(blob)) + _hash(packed, blob) + packed + blob
+        header = _HEADER.pack(_MAGIC, _FORMAT_VERSION, len(packed), len(blob))
+        content = header + _hash(header, packed, blob) + packed + blob
         if len(content) > MOST_BYTES:
             return
         part = f"{name}.{secrets.token_hex(8)}{_PART}"
@@ -157,9 +158,8 @@ def _name(packed: bytes) -> str:
     return hashlib.sha256(packed).hexdigest() + _SUFFIX
 
 
-def _hash(packed: bytes, blob: bytes) -> bytes:
-    sizes = _HEADER.pack(_MAGIC, _FORMAT_VERSION, len(packed), len(blob))
-    digest = hashlib.sha256(sizes)
+def _hash(header: bytes, packed: bytes, blob: bytes) -> bytes:
+    digest = hashlib.sha256(header)
     digest.update(packed)
     digest.update(blob)
     return digest.digest()
@@ -176,7 +176,7 @@ def _blob(content: bytes, packed: bytes) -> bytes:
     if len(content) != start + key_bytes + blob_bytes:
         raise ValueError("it is truncated or damaged")
     kept, blob = content[start : start + key_bytes], content[start + key_bytes :]
-    if _hash(kept, blob) != content[_HEADER.size : start]:
+    if _hash(content[: _HEADER.size], kept, blob) != content[_HEADER.size : start]:
         raise ValueError("it is damaged")
     if kept != packed:
         raise ValueError("it belongs to another engine, or another machine")

@@ -6,7 +6,6 @@ Importing this imports neither torch nor onnx; exporting needs both.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendUnavailable, ConfigError, ExportError
+from ..errors import ConfigError, ExportError, require
 from ..files.output_files import atomic_output
 from ..files.recognize import CHECKPOINT, CONFIG, PICKLE, refuse_other
 
@@ -184,12 +183,7 @@ def _require_runtimes() -> None:
 
 def _require(*names: str) -> None:
     for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise BackendUnavailable(
-                f"exporting needs {name}, which cannot be imported ({error}); pip install 'densepose-engine[export]'"
-            ) from error
+        require(name, "export", "exporting")
 
 
 def _ignore(stage: str) -> None:
