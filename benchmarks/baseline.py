@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from densepose_engine import Engine
-from densepose_engine.benchmark import noise_frame
+from densepose_engine.benchmarking.bench import noise_frame
 from densepose_engine.benchmarking.machine import Watch, describe_machine, usable_cores
 from densepose_engine.benchmarking.timing import Effort, interleave, pair_ratios
 from densepose_engine.benchmarking.torch_pipeline import TorchPipeline
-from densepose_engine.export.config import load_config
+from densepose_engine.export.config.model_config import load_config
 from densepose_engine.export.model import DensePoseRCNN
 
 ROOT = Path(__file__).resolve().parent.parent

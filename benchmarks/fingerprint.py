@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from densepose_engine import DensePoseResult, Engine
-from densepose_engine.pictures import find_pictures
+from densepose_engine.pictures.find import find_pictures
 
 
 def add(digest: hashlib._Hash, result: DensePoseResult) -> None:

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from densepose_engine import DensePoseResult, Engine
 from densepose_engine.backends import backend_module
-from densepose_engine.build import compile_graph, describe_int8
-from densepose_engine.calibration.observers import METHODS
-from densepose_engine.calibration.quantize import TARGETS
-from densepose_engine.calibration.quantizer import Quantizer
+from densepose_engine.calibration.place.observers import METHODS
+from densepose_engine.calibration.place.quantize import TARGETS
+from densepose_engine.calibration.place.quantizer import Quantizer
 from densepose_engine.calibration.table import CalibrationTable
-from densepose_engine.evaluate import (
+from densepose_engine.compile.build import compile_graph, describe_int8
+from densepose_engine.compile.layer_precision import int8_mac_share
+from densepose_engine.evaluation.accuracy import (
     Dataset,
     Drift,
     EnginePredictor,
@@ -31,9 +32,7 @@ from densepose_engine.evaluate import (
     default_surface,
     gps_definition,
 )
-from densepose_engine.evaluation.drift import DriftMeter
-from densepose_engine.keep_float import drift_percent
-from densepose_engine.layer_precision import int8_mac_share
+from densepose_engine.evaluation.drift import DriftMeter, drift_percent
 from densepose_engine.model.engine_file import EngineFile
 from densepose_engine.model.graph_file import read_graph
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from densepose_engine import Engine
-from densepose_engine.benchmark import noise_frame
+from densepose_engine.benchmarking.bench import noise_frame
 from densepose_engine.benchmarking.machine import describe_machine
 from densepose_engine.benchmarking.stages import is_matrix_layer
 

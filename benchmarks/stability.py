@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from densepose_engine import Engine
-from densepose_engine.benchmark import noise_frame
+from densepose_engine.benchmarking.bench import noise_frame
 from densepose_engine.benchmarking.footprint import resident_mb
 from densepose_engine.benchmarking.machine import Watch, describe_machine
 

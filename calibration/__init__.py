@@ -1,1 +1,1 @@
-"""INT8 calibration: ranges of activations, and where quantisation goes. It comes with the INT8 release."""
+"""INT8: what tensors look like, where scales go, and what that costs."""

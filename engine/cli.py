@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn, TextIO, cast
 
 from .commands import VERBS
+from .commands.interruption import Terminated, termination_as_interrupt
+from .commands.terminal import say
 from .errors import (
     BackendUnavailable,
     BuildError,
@@ -25,8 +27,7 @@ from .errors import (
     missing_package,
 )
 from .files.output_files import OUTPUT_ERRNOS, OutputError, remove_unfinished
-from .interruption import Terminated, termination_as_interrupt
-from .terminal import printable, say
+from .wording import printable
 
 OK, SOME_FAILED, USAGE, BAD_INPUT, BAD_RUNTIME, BAD_OUTPUT = range(6)
 # As sysexits.h and the shell have them.

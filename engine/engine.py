@@ -20,12 +20,12 @@ from .errors import CLOSED, EngineFileError, InferenceError
 from .model.description import ModelDescription, PackedMaps
 from .model.engine_file import EngineFile, read_engine_file
 from .model.frame import FrameSettings, FrameSize, nominal_size
-from .preprocess import to_rgb_array
+from .pictures.read import to_rgb_array
 from .result import DensePoseResult
 from .stream import BoundedExecutor, stream
 
 if TYPE_CHECKING:
-    from .preprocess import Picture
+    from .pictures.read import Picture
 
 CONFIDENCES = ("sigma_2", "kappa_u", "kappa_v", "fine_segm_confidence", "coarse_segm_confidence")
 

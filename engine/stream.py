@@ -17,7 +17,7 @@ from .backends.forked import FORKED
 from .errors import CLOSED, InferenceError
 
 if TYPE_CHECKING:
-    from .preprocess import Picture
+    from .pictures.read import Picture
     from .result import DensePoseResult
 
 _Result = TypeVar("_Result")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .video_reader import SoundPacket, VideoReader
-from .video_writer import CONTAINERS, LOSSLESS_SUFFIXES, VideoWriter
+from .pictures.video.reader import SoundPacket, VideoReader
+from .pictures.video.writer import CONTAINERS, LOSSLESS_SUFFIXES, VideoWriter
 
 __all__ = ["LOSSLESS_SUFFIXES", "SUFFIXES", "SoundPacket", "VideoReader", "VideoWriter", "is_video"]
 

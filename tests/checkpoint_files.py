@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from densepose_engine.errors import CheckpointError
-from densepose_engine.export.checkpoint import load_checkpoint
+from densepose_engine.export.checkpoint.load import load_checkpoint
 
 
 def same(loaded: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from graph_runner import run_cut
 
-from densepose_engine.export.config import ModelConfig
-from densepose_engine.export.graph import METADATA
+from densepose_engine.export.config.model_config import ModelConfig
+from densepose_engine.export.graph.join import METADATA
 
 
 def graph_stage_outputs(

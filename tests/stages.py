@@ -10,7 +10,7 @@ import torch
 from torch_roi_align import multilevel_roi_align
 from weights import state_dict
 
-from densepose_engine.export.config import ModelConfig, PoolerConfig, load_config
+from densepose_engine.export.config.model_config import ModelConfig, PoolerConfig, load_config
 from densepose_engine.export.model import DensePoseRCNN
 
 #: Largest error of any stage, relative to the stage's largest absolute value.

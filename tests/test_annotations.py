@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from densepose_engine import DensePoseEngineError
-from densepose_engine.evaluate import Dataset
+from densepose_engine.evaluation.accuracy import Dataset
 from densepose_engine.evaluation.rle import Polygons, RunLengths
 
 # ---- masks -----------------------------------------------------------------------------------------------------------

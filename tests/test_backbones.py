@@ -18,16 +18,16 @@ from stages import with_weights
 
 import densepose_engine.export
 from densepose_engine import Engine
-from densepose_engine.build import Int8Options, build_engine, quantized_graph
-from densepose_engine.calibration.branches import branch_layers
-from densepose_engine.calibration.collect import collect
-from densepose_engine.calibration.points import TRANSPARENT, layers
-from densepose_engine.export.config import load_config
-from densepose_engine.export.graph import export_graph
+from densepose_engine.calibration.collect.activations import collect
+from densepose_engine.calibration.place.branches import branch_layers
+from densepose_engine.calibration.place.points import TRANSPARENT, layers
+from densepose_engine.compile.build import Int8Options, build_engine, quantized_graph
+from densepose_engine.compile.layer_precision import BRANCH, COMPUTED_WEIGHTS, float_layers, int8_mac_share
+from densepose_engine.export.config.model_config import load_config
+from densepose_engine.export.graph.join import export_graph
 from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
-from densepose_engine.layer_precision import BRANCH, COMPUTED_WEIGHTS, float_layers, int8_mac_share
 from densepose_engine.model.engine_file import write_engine_file
-from densepose_engine.pictures import find_pictures
+from densepose_engine.pictures.find import find_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 YAML = ROOT / "tests/data/keys/mobile_parsing_rcnn_b_spnasnet_100.yaml"

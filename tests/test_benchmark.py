@@ -16,9 +16,9 @@ from engine_files import rewrite
 
 from densepose_engine import DensePoseResult, Engine, InferenceError, cli
 from densepose_engine.backends import LayerTime
-from densepose_engine.benchmark import BenchOptions, bench, noise_frame
 from densepose_engine.benchmarking import machine, timing
 from densepose_engine.benchmarking.agreement import compare_results
+from densepose_engine.benchmarking.bench import BenchOptions, bench, noise_frame
 from densepose_engine.benchmarking.footprint import footprint
 from densepose_engine.benchmarking.machine import Watch
 from densepose_engine.benchmarking.stages import STAGES, is_matrix_layer, profile, stage_of

@@ -7,10 +7,10 @@ import onnx_ir as ir
 import pytest
 from small_graphs import Sketch
 
-from densepose_engine.calibration.branches import branch_layers
-from densepose_engine.calibration.points import activations, layers, source
-from densepose_engine.calibration.quantize import TARGETS, quantize
-from densepose_engine.layer_precision import BRANCH, COMPUTED_WEIGHTS, FELL_BACK, KEPT, explain
+from densepose_engine.calibration.place.branches import branch_layers
+from densepose_engine.calibration.place.points import activations, layers, source
+from densepose_engine.calibration.place.quantize import TARGETS, quantize
+from densepose_engine.compile.layer_precision import BRANCH, COMPUTED_WEIGHTS, FELL_BACK, KEPT, explain
 from densepose_engine.model.compiled import Layer
 
 

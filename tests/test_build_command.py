@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from densepose_engine.build import Int8Options, quantized_graph
 from densepose_engine.calibration.table import graph_digest
 from densepose_engine.cli import BAD_INPUT, BAD_OUTPUT, OK, USAGE, main
+from densepose_engine.compile.build import Int8Options, quantized_graph
 from densepose_engine.model.engine_file import read_manifest
 
 

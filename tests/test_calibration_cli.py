@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from small_detector import serialize, small_detector
 
-from densepose_engine.calibration import collect as collecting
+from densepose_engine.calibration.collect import activations as collecting
 from densepose_engine.calibration.table import CalibrationTable, graph_digest
 from densepose_engine.cli import BAD_INPUT, BAD_OUTPUT, INTERRUPTED, OK, USAGE, main
 

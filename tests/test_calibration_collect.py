@@ -14,14 +14,15 @@ from PIL import Image
 from small_detector import CHANNELS, MAX_PEOPLE, SIDE, serialize, small_detector
 
 from densepose_engine import _core
-from densepose_engine.calibration import collect as collecting
-from densepose_engine.calibration import points, taps
-from densepose_engine.calibration.collect import collect
-from densepose_engine.calibration.images import choose
+from densepose_engine.calibration.collect import activations as collecting
+from densepose_engine.calibration.collect import taps
+from densepose_engine.calibration.collect.activations import collect
+from densepose_engine.calibration.collect.images import choose
+from densepose_engine.calibration.place import points
 from densepose_engine.calibration.table import CalibrationTable, graph_digest
 from densepose_engine.errors import CalibrationError
-from densepose_engine.pictures import Picture, find_pictures
-from densepose_engine.preprocess import letterbox_size, padded_size, shortest_edge_size
+from densepose_engine.pictures.find import Picture, find_pictures
+from densepose_engine.pictures.read import letterbox_size, padded_size, shortest_edge_size
 
 MEAN = np.array([100, 110, 120], np.float32)
 

@@ -9,9 +9,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from densepose_engine.calibration import observers
 from densepose_engine.calibration.histogram import Histogram, TensorStatistics
-from densepose_engine.calibration.observers import METHODS, expected_error, expected_sqnr_db, range_of, scale_zero_point
+from densepose_engine.calibration.place import observers
+from densepose_engine.calibration.place.observers import (
+    METHODS,
+    expected_error,
+    expected_sqnr_db,
+    range_of,
+    scale_zero_point,
+)
 
 Rng = np.random.Generator
 SIZE = 50_000

@@ -13,9 +13,9 @@ from PIL import Image
 from small_detector import serialize, small_detector
 
 from densepose_engine import CalibrationError
-from densepose_engine.build import Int8Options, quantized_graph
-from densepose_engine.calibration.collect import collect
-from densepose_engine.pictures import find_pictures
+from densepose_engine.calibration.collect.activations import collect
+from densepose_engine.compile.build import Int8Options, quantized_graph
+from densepose_engine.pictures.find import find_pictures
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from small_detector import serialize, small_detector
 
-from densepose_engine.calibration.collect import collect
-from densepose_engine.calibration.variety import FEW, distinct, remarks, thumbnail
+from densepose_engine.calibration.collect.activations import collect
+from densepose_engine.calibration.collect.variety import FEW, distinct, remarks, thumbnail
 from densepose_engine.cli import OK, main
-from densepose_engine.pictures import find_pictures
+from densepose_engine.pictures.find import find_pictures
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 

@@ -18,7 +18,7 @@ from checkpoint_files import edited, refusal, same, write
 from torch import nn
 
 from densepose_engine.errors import CheckpointError
-from densepose_engine.export.checkpoint import load_checkpoint, load_weights
+from densepose_engine.export.checkpoint.load import load_checkpoint, load_weights
 
 WEIGHTS = {
     "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),

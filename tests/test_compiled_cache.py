@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from densepose_engine import DensePoseResult, Engine
-from densepose_engine.backends import compiled_cache, openvino_compile
-from densepose_engine.backends.compiled_cache import CompiledCache, open_cache
+from densepose_engine.backends.openvino import compile as openvino_compile
+from densepose_engine.backends.openvino import compiled_cache
+from densepose_engine.backends.openvino.compiled_cache import CompiledCache, open_cache
 
 KEY = {"graph": "a", "section": "trunk"}
 OTHER_KEY = {"graph": "b", "section": "trunk"}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from densepose_engine.errors import ConfigError
-from densepose_engine.export.config import (
+from densepose_engine.export.config.model_config import (
     DeepLabConfig,
     MobileBackboneConfig,
     ResNetConfig,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from densepose_engine.errors import ConfigError
-from densepose_engine.export.config import load_config
+from densepose_engine.export.config.model_config import load_config
 
 
 def write(folder: Path, name: str, text: str) -> Path:

@@ -11,9 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from densepose_engine import diagnosis, surroundings
 from densepose_engine.cli import main
-from densepose_engine.diagnosis import BROKEN, MISSING, NOTE, OK, Finding, Package, diagnose, probe_packages, run_apart
+from densepose_engine.diagnosis import findings as diagnosis
+from densepose_engine.diagnosis import surroundings
+from densepose_engine.diagnosis.findings import (
+    BROKEN,
+    MISSING,
+    NOTE,
+    OK,
+    Finding,
+    Package,
+    diagnose,
+    probe_packages,
+    run_apart,
+)
 
 SECTIONS = ["versions", "packages", "openvino", "processor", "cache", "gpu", "resources", "locale"]
 

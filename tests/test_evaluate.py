@@ -13,7 +13,7 @@ import pytest
 from annotated_scenes import found, picture
 
 from densepose_engine import DensePoseEngineError, DensePoseResult, ImageError
-from densepose_engine.evaluate import (
+from densepose_engine.evaluation.accuracy import (
     Dataset,
     EnginePredictor,
     SavedPredictions,
@@ -244,5 +244,7 @@ def test_best_people_are_sorted() -> None:
 
 
 def test_importing_the_package_or_its_command_does_not_import_pycocotools() -> None:
-    code = "import sys, densepose_engine.cli, densepose_engine.evaluate; sys.exit('pycocotools' in sys.modules)"
+    code = (
+        "import sys, densepose_engine.cli, densepose_engine.evaluation.accuracy; sys.exit('pycocotools' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

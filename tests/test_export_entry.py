@@ -17,7 +17,7 @@ import yaml
 
 from densepose_engine import BackendUnavailable, CheckpointError, ConfigError, ExportError
 from densepose_engine.export import export_checkpoint, export_model
-from densepose_engine.export import graph as graph_module
+from densepose_engine.export.graph import join as graph_module
 from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.files.output_files import OutputError
 

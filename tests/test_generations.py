@@ -15,8 +15,8 @@ from stages import with_weights
 
 from densepose_engine.errors import CheckpointError, ConfigError
 from densepose_engine.export import network
-from densepose_engine.export.checkpoint import load_weights
-from densepose_engine.export.config import config_from_mapping, load_config
+from densepose_engine.export.checkpoint.load import load_weights
+from densepose_engine.export.config.model_config import config_from_mapping, load_config
 from densepose_engine.export.model import DensePoseRCNN
 
 KEYS = Path(__file__).parent / "data/keys"

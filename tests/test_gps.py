@@ -16,7 +16,7 @@ import pytest
 from annotated_scenes import found, person, picture, simple_gps
 
 from densepose_engine import DensePoseEngineError
-from densepose_engine.evaluate import Dataset, Evaluator
+from densepose_engine.evaluation.accuracy import Dataset, Evaluator
 from densepose_engine.evaluation.gps import CocoGps
 from densepose_engine.evaluation.rle import RunLengths
 from densepose_engine.evaluation.surfaces import SmplSurface

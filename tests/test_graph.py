@@ -12,11 +12,11 @@ import pytest
 import torch
 from graph_runner import run_cut
 
+from densepose_engine.compile.layout import place_nhwc
 from densepose_engine.errors import ExportError
-from densepose_engine.export.checkpoint import load_checkpoint, load_weights
-from densepose_engine.export.config import load_config
-from densepose_engine.export.graph import METADATA, export_graph
-from densepose_engine.export.layout import place_nhwc
+from densepose_engine.export.checkpoint.load import load_checkpoint, load_weights
+from densepose_engine.export.config.model_config import load_config
+from densepose_engine.export.graph.join import METADATA, export_graph
 from densepose_engine.export.model import DensePoseRCNN
 
 MODELS = Path(__file__).resolve().parent.parent / "models"

@@ -17,7 +17,7 @@ import pytest
 import torch
 from checkpoint_files import edited, refusal, write
 
-from densepose_engine.export.checkpoint import load_checkpoint
+from densepose_engine.export.checkpoint.load import load_checkpoint
 
 
 class Runs:
@@ -119,7 +119,7 @@ MEMORY_BOMBS = {
 MEASURE = """
 import os, resource, sys
 from densepose_engine.errors import CheckpointError
-from densepose_engine.export.checkpoint import load_checkpoint
+from densepose_engine.export.checkpoint.load import load_checkpoint
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 for path in sys.argv[1:]:

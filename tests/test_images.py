@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from densepose_engine import ImageError
-from densepose_engine.preprocess import letterbox_size, padded_size, shortest_edge_size, to_rgb_array
+from densepose_engine.pictures.read import letterbox_size, padded_size, shortest_edge_size, to_rgb_array
 
 # ---- sizes -----------------------------------------------------------------------------------------------------------
 
@@ -345,7 +345,7 @@ def test_values_of_an_unknown_range_get_no_recipe(image: np.ndarray, words: str)
 MEASURE = """
 import sys
 import numpy as np
-from densepose_engine.preprocess import to_rgb_array
+from densepose_engine.pictures.read import to_rgb_array
 from PIL import Image
 Image.init()
 
@@ -400,5 +400,5 @@ def test_strips_give_what_the_whole_gives(mode: str, monkeypatch: pytest.MonkeyP
     deep = mode == "I;16"
     image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 255) if deep else Image.fromarray(rgb).convert(mode)
     whole = to_rgb_array(image)
-    monkeypatch.setattr("densepose_engine.preprocess._STRIP", 60)
+    monkeypatch.setattr("densepose_engine.pictures.read._STRIP", 60)
     np.testing.assert_array_equal(to_rgb_array(image), whole)

@@ -69,7 +69,7 @@ def test_a_model_that_asks_for_more_is_believed(fake: FakeEngine, capsys: pytest
 
 def test_cli_and_api_agree(demo_engine: Path, tmp_path: Path) -> None:
     from densepose_engine import Engine
-    from densepose_engine.visualize import draw
+    from densepose_engine.outputs.overlays import draw
 
     path = MODELS / "astronaut.jpg"
     assert main("infer", demo_engine, path, "-o", tmp_path / "o", "--save", "parts,npz", "-q") == 0
@@ -362,7 +362,7 @@ def test_signals_leave_whole_files_and_a_summary(number: int, code: int, said: s
 def test_nohup_is_respected(fake: FakeEngine) -> None:
     script = (
         "import signal, os; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from densepose_engine.interruption import termination_as_interrupt\n"
+        "from densepose_engine.commands.interruption import termination_as_interrupt\n"
         "with termination_as_interrupt():\n    os.kill(os.getpid(), signal.SIGHUP)\nprint('alive')"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "alive\n"

@@ -15,18 +15,19 @@ from PIL import Image
 from small_detector import serialize, small_detector
 
 from densepose_engine import DensePoseResult, Engine
-from densepose_engine.calibration import sensitivity
-from densepose_engine.calibration.collect import collect
-from densepose_engine.calibration.noise import NoiseMeter
-from densepose_engine.calibration.quantize import TARGETS
-from densepose_engine.calibration.quantizer import Quantizer
+from densepose_engine.calibration.collect.activations import collect
+from densepose_engine.calibration.judge import sensitivity
+from densepose_engine.calibration.judge.keep_float import Step, choose
+from densepose_engine.calibration.judge.noise import NoiseMeter
+from densepose_engine.calibration.place.quantize import TARGETS
+from densepose_engine.calibration.place.quantizer import Quantizer
 from densepose_engine.cli import BAD_INPUT, BAD_RUNTIME, OK, USAGE, main
+from densepose_engine.compile.layer_precision import KEPT, fell_back, float_layers
+from densepose_engine.compile.trials import Trials, ap_drop, grey_level_percent
 from densepose_engine.errors import BuildError, DensePoseEngineError
 from densepose_engine.evaluation.drift import Drift, DriftMeter, drift_percent
-from densepose_engine.keep_float import Step, Trials, ap_drop, choose, grey_level_percent
-from densepose_engine.layer_precision import KEPT, fell_back, float_layers
 from densepose_engine.model.engine_file import read_manifest
-from densepose_engine.pictures import find_pictures
+from densepose_engine.pictures.find import find_pictures
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 CALIBRATED = [MODELS / "person.jpg", MODELS / "astronaut.jpg"]  # conftest's table
@@ -193,7 +194,7 @@ def test_the_bound_is_a_multiple_of_the_yardstick(
         noise.append(grey_level_percent(trials, pictures, advance))
         return 100.0
 
-    monkeypatch.setattr("densepose_engine.keep_float.grey_level_percent", measured)
+    monkeypatch.setattr("densepose_engine.compile.trials.grey_level_percent", measured)
     path = tmp_path / "x.engine"
     assert build(demo_onnx, demo_table, path, "--pictures", unseen) == OK
     int8 = read_manifest(path).model.int8
@@ -216,7 +217,7 @@ def test_layers_are_moved_and_listed(
     """The real search, over two layers; drops are made up, so that the way does not hang on noise."""
     monkeypatch.setattr(sensitivity, "CANDIDATES", 2)
     drops = iter([5.0, 2.0])
-    monkeypatch.setattr("densepose_engine.keep_float.drift_percent", lambda moved: next(drops))
+    monkeypatch.setattr("densepose_engine.compile.trials.drift_percent", lambda moved: next(drops))
     path = tmp_path / "x.engine"
     assert build(demo_onnx, demo_table, path, "--pictures", unseen, "--max-drift", 3) == OK
     model = read_manifest(path).model

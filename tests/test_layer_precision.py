@@ -10,11 +10,11 @@ import onnx_ir as ir
 import pytest
 from engine_files import rewrite
 
-from densepose_engine import build as building
 from densepose_engine import cli
-from densepose_engine.build import Int8Options, build_engine
-from densepose_engine.calibration.points import layers as layers_of
-from densepose_engine.layer_precision import (
+from densepose_engine.calibration.place.points import layers as layers_of
+from densepose_engine.compile import build as building
+from densepose_engine.compile.build import Int8Options, build_engine
+from densepose_engine.compile.layer_precision import (
     COMPUTED_WEIGHTS,
     FELL_BACK,
     KEPT,

@@ -14,8 +14,8 @@ from small_graphs import Sketch
 
 from densepose_engine import Engine
 from densepose_engine.backends import openvino
-from densepose_engine.build import build_engine
-from densepose_engine.export.layout import PACKED, flatten_nhwc, pack_maps, take_bytes
+from densepose_engine.compile.build import build_engine
+from densepose_engine.compile.layout import PACKED, flatten_nhwc, pack_maps, take_bytes
 from densepose_engine.model.description import PackedMaps
 from densepose_engine.model.engine_file import write_engine_file
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from weights import state_dict
 
 from densepose_engine.errors import ConfigError
-from densepose_engine.export.config import MobileBackboneConfig, ModelConfig, load_config
+from densepose_engine.export.config.model_config import MobileBackboneConfig, ModelConfig, load_config
 from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.export.networks import mobile
 from densepose_engine.export.networks.mobile import MobileBackbone

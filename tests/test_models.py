@@ -15,7 +15,7 @@ from stages import TOLERANCE, relative_errors, stage_outputs, with_weights
 from torch import nn
 from torch.nn import functional as F
 
-from densepose_engine.export.config import ModelConfig, PredictorConfig, load_config
+from densepose_engine.export.config.model_config import ModelConfig, PredictorConfig, load_config
 from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.export.networks import mobile
 from densepose_engine.export.networks.heads import ASPP, DensePosePredictor, ImageLevelFeatures, NonLocalBlock

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from densepose_engine import DensePoseResult, Engine
-from densepose_engine.backends import openvino, openvino_sections
+from densepose_engine.backends import openvino
 from densepose_engine.backends.openvino import make_core
-from densepose_engine.backends.openvino_compile import Compiler
-from densepose_engine.backends.openvino_sections import ANY_ROWS, BOX_ROWS, PEOPLE_ROWS, cut, plan_rows
+from densepose_engine.backends.openvino import sections as openvino_sections
+from densepose_engine.backends.openvino.compile import Compiler
+from densepose_engine.backends.openvino.sections import ANY_ROWS, BOX_ROWS, PEOPLE_ROWS, cut, plan_rows
 from densepose_engine.model.engine_file import read_engine_file
 
 SETTINGS = [(1000, 2), (1000, 13), (999, 8), (130, 5), (100, 1), (7, 3), (1, 1), (0, 3), (1000, 0)]

@@ -18,7 +18,7 @@ from densepose_engine.files.output_files import (
     write_all,
 )
 from densepose_engine.outputs.kinds import OUTPUT_KINDS, outputs_of
-from densepose_engine.pictures import Picture, find_pictures
+from densepose_engine.pictures.find import Picture, find_pictures
 
 
 def make(root: Path, *names: str) -> None:

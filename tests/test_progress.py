@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from densepose_engine import progress
-from densepose_engine.progress import ProgressBar, Stages, duration
+from densepose_engine.commands import progress
+from densepose_engine.commands.progress import ProgressBar, Stages, duration
 
 
 class Terminal(io.StringIO):

@@ -13,11 +13,11 @@ from onnx import numpy_helper
 from small_detector import small_detector
 from small_graphs import Sketch
 
-from densepose_engine.build import Int8Options, quantized_graph
-from densepose_engine.calibration.points import layers, source
-from densepose_engine.calibration.quantize import TARGETS, Placement, activation_scale, quantize
-from densepose_engine.calibration.ranges import layer_inputs, ranges
+from densepose_engine.calibration.place.points import layers, source
+from densepose_engine.calibration.place.quantize import TARGETS, Placement, activation_scale, quantize
+from densepose_engine.calibration.place.ranges import layer_inputs, ranges
 from densepose_engine.calibration.table import CalibrationTable
+from densepose_engine.compile.build import Int8Options, quantized_graph
 from densepose_engine.errors import CalibrationError
 
 OPENVINO, TENSORRT = TARGETS["openvino"], TARGETS["tensorrt"]

@@ -31,11 +31,11 @@ from densepose_engine import CalibrationError, DensePoseEngineError, DensePoseRe
 from densepose_engine.calibration.histogram import Histogram
 from densepose_engine.calibration.table import CalibrationTable, ImageProvenance, LayerStatistics
 from densepose_engine.errors import BuildError, CheckpointError, ConfigError
-from densepose_engine.export.checkpoint import load_checkpoint
-from densepose_engine.export.config import load_config
+from densepose_engine.export.checkpoint.load import load_checkpoint
+from densepose_engine.export.config.model_config import load_config
 from densepose_engine.model.engine_file import EngineFile, read_engine_file, read_manifest, write_engine_file
 from densepose_engine.model.graph_file import parse_graph
-from densepose_engine.preprocess import to_rgb_array
+from densepose_engine.pictures.read import to_rgb_array
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 

@@ -18,7 +18,7 @@ from small_detector import serialize, small_detector
 from densepose_engine import Engine, EngineFileError, ImageError, cli
 from densepose_engine.files import heif, recognize
 from densepose_engine.files.recognize import mismatch, of_address
-from densepose_engine.preprocess import to_rgb_array
+from densepose_engine.pictures.read import to_rgb_array
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)

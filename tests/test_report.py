@@ -15,17 +15,17 @@ from graph_runner import run_cut
 from PIL import Image
 from small_detector import serialize, small_detector
 
-from densepose_engine.calibration.collect import collect
-from densepose_engine.calibration.noise import Noise, NoiseMeter
-from densepose_engine.calibration.observers import METHODS, expected_sqnr_db, range_of
-from densepose_engine.calibration.quantize import TARGETS, activation_scale
-from densepose_engine.calibration.quantizer import Quantizer
-from densepose_engine.calibration.report import Report, analyse, to_dict
-from densepose_engine.calibration.report_page import PicturePair, page
+from densepose_engine.calibration.collect.activations import collect
+from densepose_engine.calibration.judge.noise import Noise, NoiseMeter
+from densepose_engine.calibration.judge.report import Report, analyse, to_dict
+from densepose_engine.calibration.judge.report_page import PicturePair, page
+from densepose_engine.calibration.place.observers import METHODS, expected_sqnr_db, range_of
+from densepose_engine.calibration.place.quantize import TARGETS, activation_scale
+from densepose_engine.calibration.place.quantizer import Quantizer
 from densepose_engine.calibration.table import CalibrationTable
 from densepose_engine.cli import BAD_INPUT, BAD_OUTPUT, OK, USAGE, main
 from densepose_engine.errors import CalibrationError
-from densepose_engine.pictures import find_pictures
+from densepose_engine.pictures.find import find_pictures
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -179,8 +179,8 @@ def test_weights_of_every_layer(report: Report, demo_onnx: Path) -> None:
 
 
 def test_a_share_is_never_rounded_to_all_of_it() -> None:
-    from densepose_engine.calibration.report_page import _percent
-    from densepose_engine.terminal import percent
+    from densepose_engine.calibration.judge.report_page import _percent
+    from densepose_engine.wording import percent
 
     for write in (percent, _percent):
         assert write(1.0) == "100.0%" and write(0.99999) == "99.9%" and write(0.99999, 0) == "99%"

@@ -9,11 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from densepose_engine.export.config import load_config
-from densepose_engine.export.model import DensePoseRCNN
-from densepose_engine.export.networks.heads import DensePosePredictor, RPNHead
-from densepose_engine.export.networks.necks import BiFPN
-from densepose_engine.export.rewrite import (
+from densepose_engine.export.config.model_config import load_config
+from densepose_engine.export.graph.rewrite import (
     MergedPredictor,
     MergedRPNHead,
     fold_fusion_weights,
@@ -21,6 +18,9 @@ from densepose_engine.export.rewrite import (
     rewrite,
     transposed_as_conv,
 )
+from densepose_engine.export.model import DensePoseRCNN
+from densepose_engine.export.networks.heads import DensePosePredictor, RPNHead
+from densepose_engine.export.networks.necks import BiFPN
 
 KEYS = Path(__file__).parent / "data" / "keys"
 MOBILE = "mobile_parsing_rcnn_b_efficientnet_lite0"

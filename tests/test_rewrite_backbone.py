@@ -8,12 +8,12 @@ from backbone_digest import picture
 from torch import nn
 from weights import state_dict
 
-from densepose_engine.export.config import MobileBackboneConfig, PredictorConfig
+from densepose_engine.export.config.model_config import MobileBackboneConfig, PredictorConfig
+from densepose_engine.export.graph.rewrite import MergedPredictor
+from densepose_engine.export.graph.rewrite_backbone import merge_mixed, rewrite_backbone
 from densepose_engine.export.networks.heads import DensePosePredictor
 from densepose_engine.export.networks.mobile import ConditionalResidual, MobileBackbone
 from densepose_engine.export.networks.mobile_layers import CondConv2d, MixedConv2d, PaddedConv2d
-from densepose_engine.export.rewrite import MergedPredictor
-from densepose_engine.export.rewrite_backbone import merge_mixed, rewrite_backbone
 
 
 def of_modules(model: nn.Module, kind: type) -> int:

@@ -18,10 +18,10 @@ from densepose_engine import Engine
 from densepose_engine.backends.openvino import make_core
 from densepose_engine.benchmarking.agreement import compare_results
 from densepose_engine.benchmarking.peers import Sources, make_onnxruntime, make_openvino_stock
-from densepose_engine.calibration.points import activations
-from densepose_engine.calibration.quantize import TARGETS, quantize
+from densepose_engine.calibration.place.points import activations
+from densepose_engine.calibration.place.quantize import TARGETS, quantize
 from densepose_engine.cli import main
-from densepose_engine.export.standard import expand_custom_nodes
+from densepose_engine.export.graph.standard import expand_custom_nodes
 
 ort = pytest.importorskip("onnxruntime")
 

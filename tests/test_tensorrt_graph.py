@@ -13,11 +13,11 @@ from graph_runner import run_cut
 
 from densepose_engine import _core
 from densepose_engine.backends.layers import Layer
-from densepose_engine.backends.tensorrt_graph import fixed_size, prepare
-from densepose_engine.backends.tensorrt_layers import read_kernels, read_layers
-from densepose_engine.build import Int8Options, quantize_graph, read_graph
+from densepose_engine.backends.tensorrt.graph import fixed_size, prepare
+from densepose_engine.backends.tensorrt.layers import read_kernels, read_layers
 from densepose_engine.cli import main
-from densepose_engine.preprocess import letterbox_size
+from densepose_engine.compile.build import Int8Options, quantize_graph, read_graph
+from densepose_engine.pictures.read import letterbox_size
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 DOMAIN = "densepose"

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from descriptions import description
 
-from densepose_engine.backends import tensorrt, tensorrt_session
-from densepose_engine.backends.tensorrt_session import Gpu, TensorrtSession
+from densepose_engine.backends import tensorrt
+from densepose_engine.backends.tensorrt import session as tensorrt_session
+from densepose_engine.backends.tensorrt.session import Gpu, TensorrtSession
 from densepose_engine.errors import BackendUnavailable, EngineFileError, InferenceError
 from densepose_engine.model.engine_file import EngineFile
 

@@ -13,8 +13,8 @@ import pytest
 from video_files import difference, encode, ffmpeg, noise, read, turned, yuv
 
 from densepose_engine import ImageError
+from densepose_engine.pictures.video.reader import _Times
 from densepose_engine.video import VideoReader
-from densepose_engine.video_reader import _Times
 
 pytest.importorskip("av")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from densepose_engine import DensePoseResult
 from densepose_engine.outputs import blending
-from densepose_engine.visualize import LAYERS, PART_COLOURS, draw, people_above
+from densepose_engine.outputs.overlays import LAYERS, PART_COLOURS, draw, people_above
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 

@@ -10,14 +10,14 @@ import pytest
 from graph_runner import run_cut
 from small_graphs import Sketch
 
-from densepose_engine.calibration.observers import METHODS, range_of
-from densepose_engine.calibration.points import layers, source
-from densepose_engine.calibration.quantize import TARGETS
-from densepose_engine.calibration.quantizer import Quantizer
-from densepose_engine.calibration.ranges import layer_inputs, ranges
-from densepose_engine.calibration.rounding import round_weights
+from densepose_engine.calibration.place.observers import METHODS, range_of
+from densepose_engine.calibration.place.points import layers, source
+from densepose_engine.calibration.place.quantize import TARGETS
+from densepose_engine.calibration.place.quantizer import Quantizer
+from densepose_engine.calibration.place.ranges import layer_inputs, ranges
+from densepose_engine.calibration.place.rounding import round_weights
+from densepose_engine.calibration.place.weights import LayerInput, quantize_weights
 from densepose_engine.calibration.table import CalibrationTable
-from densepose_engine.calibration.weights import LayerInput, quantize_weights
 
 
 def smooth_pictures(rng: np.random.Generator, count: int, channels: int, side: int = 24) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_rounding_with_statistics_keeps_the_output_better() -> None:
 
 def test_rounding_lowers_its_own_objective() -> None:
     """J of the module's description, from its definition."""
-    from densepose_engine.calibration.rounding import COMMON_MODE, SPATIAL_CORRELATION
+    from densepose_engine.calibration.place.rounding import COMMON_MODE, SPATIAL_CORRELATION
 
     rng = np.random.default_rng(2)
     steps, mean, variance = rng.uniform(-100, 100, (6, 10, 9)), rng.uniform(0, 2, 10), 0.7

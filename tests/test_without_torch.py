@@ -54,7 +54,7 @@ def test_calibrating_and_building(graph: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from densepose_engine.backends.tensorrt_graph import prepare\n"
+        "from densepose_engine.backends.tensorrt.graph import prepare\n"
         f"from pathlib import Path; prepare(Path({str(graph)!r}).read_bytes(), 'fp16', 3)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from densepose_engine import CheckpointError
-from densepose_engine.export.checkpoint import load_checkpoint, load_weights
+from densepose_engine.export.checkpoint.load import load_checkpoint, load_weights
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""Overlays drawn the plain way, on whole canvases: what ``densepose_engine.visualize`` must not differ from."""
+"""Overlays drawn the plain way, on whole canvases: what ``densepose_engine.outputs.overlays`` must not differ from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from densepose_engine.preprocess import to_rgb_array
+from densepose_engine.pictures.read import to_rgb_array
 from densepose_engine.result import PARTS, DensePoseResult
 
 if TYPE_CHECKING:
-    from densepose_engine.preprocess import Picture
+    from densepose_engine.pictures.read import Picture
 
 # Hues follow the body (torso blue, hands yellow, feet red, upper and lower legs violet and pink, upper and lower arms
 # green and cyan, head orange); lightness tells left from right and one face of a limb from the other. Evenly spaced in

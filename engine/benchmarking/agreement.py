@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation.people import compare_patches, match_people
 from ..result import DensePoseResult
-from ..terminal import percent
+from ..wording import percent
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ class Peer:
 def standard_graph(sources: Sources) -> tuple[bytes, ModelDescription, str]:
     """The graph in standard operators (with Q/DQ if the engine is int8 and there is a table), metadata, precision."""
     ir = require("onnx_ir", "build", "this peer")
-    from ..build import Int8Options, quantize_graph
-    from ..export.standard import expand_custom_nodes
+    from ..compile.build import Int8Options, quantize_graph
+    from ..export.graph.standard import expand_custom_nodes
     from ..model.graph_file import read_graph
 
     precision = read_manifest(sources.engine).precision
@@ -114,7 +114,7 @@ def standard_graph(sources: Sources) -> tuple[bytes, ModelDescription, str]:
 def make_openvino_stock(sources: Sources) -> Peer:
     """OpenVINO with its own operators alone."""
     from ..backends import openvino
-    from ..build import nominal_load
+    from ..compile.build import nominal_load
 
     graph, description, precision = standard_graph(sources)
     payload, versions, _ = openvino.build(graph, precision, nominal_load(description))

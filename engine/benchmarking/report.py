@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..terminal import megabytes, printable
+from ..wording import megabytes, printable
 from .stages import STAGES
 
 _BAR = 30

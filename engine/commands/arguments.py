@@ -10,8 +10,9 @@ from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..pictures import Picture, search_pictures
-from ..terminal import printable, say
+from ..pictures.find import Picture, search_pictures
+from ..wording import printable
+from .terminal import say
 
 # Far above every network's input; a slip of the finger must not ask for terabytes.
 _MAX_SIDE = 1 << 14

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CalibrationError, ImageError, require
-from ..pictures import Picture, find_pictures
-from ..progress import ProgressBar
-from ..terminal import printable, say
+from ..pictures.find import Picture, find_pictures
+from ..wording import printable
 from .arguments import non_negative, positive
 from .evaluate import gps_of
+from .progress import ProgressBar
+from .terminal import say
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..build import Int8Options
-    from ..calibration.quantizer import Quantizer
+    from ..calibration.judge.keep_float import Choice
+    from ..calibration.place.quantizer import Quantizer
     from ..calibration.table import CalibrationTable
-    from ..keep_float import Choice, Trials
+    from ..compile.build import Int8Options
+    from ..compile.trials import Trials
     from ..model.description import ModelDescription
 
 AUTO = "auto"
@@ -77,10 +79,10 @@ def choose(arguments: Namespace, options: Int8Options) -> Int8Options:
     """
     for module in ("onnx", "onnx_ir"):
         require(module, "build", "--keep-float auto")
-    from ..build import make_quantizer
-    from ..calibration.noise import NoiseMeter
-    from ..calibration.sensitivity import worst_layers
-    from ..keep_float import choose as choose_layers
+    from ..calibration.judge.keep_float import choose as choose_layers
+    from ..calibration.judge.noise import NoiseMeter
+    from ..calibration.judge.sensitivity import worst_layers
+    from ..compile.build import make_quantizer
     from ..model.graph_file import read_graph
 
     data, _, description = read_graph(arguments.graph)
@@ -125,11 +127,11 @@ def _trials(
     arguments: Namespace, quantizer: Quantizer, description: ModelDescription, progress: _Progress
 ) -> tuple[Trials, Callable[[], list[np.ndarray]], dict[str, Any]]:
     """How to measure, pictures for the sensitivity, and what the manifest says of both."""
-    from ..keep_float import grey_level_percent, trials_with_labels, trials_without_labels
-    from ..preprocess import to_rgb_array
+    from ..compile.trials import grey_level_percent, trials_with_labels, trials_without_labels
+    from ..pictures.read import to_rgb_array
 
     if arguments.data is not None:
-        from ..evaluate import Dataset
+        from ..evaluation.accuracy import Dataset
         from ..evaluation.rle import coco_tools
 
         coco_tools("coco")  # missing, it would be missed after the first engine
@@ -156,8 +158,8 @@ def _trials(
 
 def _held_out(pictures: list[Picture], table: CalibrationTable, count: int) -> list[np.ndarray]:
     """Pictures that calibration has not seen, in its order, so that a smaller count there leaves the same ones here."""
-    from ..calibration.images import choose as choose_pictures
-    from ..preprocess import to_rgb_array
+    from ..calibration.collect.images import choose as choose_pictures
+    from ..pictures.read import to_rgb_array
 
     seen = set(table.images.names) | set(table.images.skipped)
     unseen = [one for one in choose_pictures(pictures, len(pictures), table.images.seed) if one.path.name not in seen]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.output_files import check_outputs, write_all
 from ..files.recognize import CHECKPOINT, CONFIG, ENGINE, GRAPH, PICKLE, TABLE, expect
-from ..progress import Stages
 from .arguments import count, pictures_of, positive
+from .progress import Stages
 
 if TYPE_CHECKING:
-    from ..benchmark import Contender
+    from ..benchmarking.bench import Contender
     from ..benchmarking.peers import Sources
 
 NAME = "bench"
@@ -156,10 +156,10 @@ def run(arguments: Namespace) -> int:
         if path is not None:
             expect(path, *kinds)
 
-    from ..benchmark import BenchOptions, bench
+    from ..benchmarking.bench import BenchOptions, bench
     from ..benchmarking.report import layer_lines, lines
     from ..benchmarking.timing import Effort
-    from ..preprocess import to_rgb_array
+    from ..pictures.read import to_rgb_array
 
     found = pictures_of(arguments.loadInputs or [], arguments.quiet)
     pictures = [to_rgb_array(picture.path) for picture in found]

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..compile.layer_precision import fell_back
 from ..files.output_files import atomic_output, check_outputs
 from ..files.recognize import GRAPH, TABLE, expect
-from ..layer_precision import fell_back
-from ..progress import Stages
-from ..terminal import megabytes, printable, say
+from ..wording import megabytes, printable
 from . import auto_float
 from .arguments import positive
+from .progress import Stages
+from .terminal import say
 
 if TYPE_CHECKING:
-    from ..build import Int8Options
+    from ..compile.build import Int8Options
     from ..model.compiled import Layer
 
 NAME = "build"
@@ -95,7 +96,7 @@ def add_int8_arguments(parser: ArgumentParser, auto: bool = False) -> None:
 
 
 def int8_options(arguments: Namespace) -> Int8Options:
-    from ..build import Int8Options
+    from ..compile.build import Int8Options
 
     """From the command line; "auto" is no layer."""
     keep = tuple(name for name in arguments.keep_float.split(",") if name not in ("", auto_float.AUTO))
@@ -128,7 +129,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _write_graph(arguments: Namespace, output: Path) -> int:
-    from ..build import quantized_graph
+    from ..compile.build import quantized_graph
 
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"placing Q/DQ in {arguments.graph.name} for {arguments.target}")
@@ -141,7 +142,7 @@ def _write_graph(arguments: Namespace, output: Path) -> int:
 
 
 def _write_engine(arguments: Namespace, output: Path) -> int:
-    from ..build import build_engine
+    from ..compile.build import build_engine
     from ..model.engine_file import write_engine_file
 
     precision = arguments.precision or "fp32"

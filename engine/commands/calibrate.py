@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..files.output_files import check_outputs, output_errors
 from ..files.recognize import GRAPH, expect
-from ..progress import ProgressBar, Stages
-from ..terminal import megabytes, printable, say
+from ..wording import megabytes, printable
 from .arguments import count, pictures_of, positive
+from .progress import ProgressBar, Stages
+from .terminal import say
 
 if TYPE_CHECKING:
     from ..calibration.table import CalibrationTable
@@ -74,7 +75,7 @@ def run(arguments: Namespace) -> int:
         with output_errors(partial):
             partial.unlink(missing_ok=True)
 
-    from ..calibration.collect import collect
+    from ..calibration.collect.activations import collect
 
     with output_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def summary(table: CalibrationTable) -> Iterator[str]:
 
     Those are the ones that quantisation costs most: with all values inside the range, few of its levels are used.
     """
-    from ..calibration.observers import range_of
+    from ..calibration.place.observers import range_of
 
     images = table.images
     skipped = f" ({len(images.skipped)} more could not be read)" if images.skipped else ""

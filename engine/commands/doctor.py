@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..progress import Stages
-from ..terminal import printable
+from ..wording import printable
+from .progress import Stages
 
 if TYPE_CHECKING:
-    from ..diagnosis import Diagnosis
+    from ..diagnosis.findings import Diagnosis
 
 NAME = "doctor"
 HELP = "what is installed here, what of it works, and what to do; exit code 1 where inference does not work"
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from ..diagnosis import diagnose
+    from ..diagnosis.findings import diagnose
 
     with Stages(enabled=not arguments.quiet) as stages:
         stages("looking at packages and runtimes")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..files.output_files import atomic_output, check_outputs
 from ..files.recognize import ENGINE, expect
-from ..progress import ProgressBar, Stages
-from ..terminal import printable, say
+from ..wording import printable
 from .arguments import count, fraction, positive
+from .progress import ProgressBar, Stages
+from .terminal import say
 
 if TYPE_CHECKING:
-    from ..evaluate import Failure, Predictor
+    from ..evaluation.accuracy import Failure, Predictor
     from ..evaluation.gps import GpsDefinition
 
 NAME = "evaluate"
@@ -125,8 +126,8 @@ def run(arguments: Namespace) -> int:
     if output is not None:
         check_outputs([output], arguments.force)
 
-    from ..evaluate import Dataset, evaluate, evaluate_pair
     from ..evaluation import report
+    from ..evaluation.accuracy import Dataset, evaluate, evaluate_pair
     from ..evaluation.rle import coco_tools
 
     coco_tools("coco")  # missing, it would be missed at the end
@@ -162,7 +163,7 @@ def run(arguments: Namespace) -> int:
 
 def gps_of(arguments: Namespace) -> GpsDefinition:
     """The definition of GPS that ``--gps``, ``--surface``, ``--geodesics`` and ``--data`` mean."""
-    from ..evaluate import default_surface, gps_definition
+    from ..evaluation.accuracy import default_surface, gps_definition
 
     surface = arguments.surface or default_surface(arguments.data)
     name = arguments.gps or ("coco" if surface is None or arguments.geodesics is not None else "simple")
@@ -172,7 +173,7 @@ def gps_of(arguments: Namespace) -> GpsDefinition:
 def _predictors(arguments: Namespace, stack: ExitStack) -> list[Predictor]:
     """Saved predictions first: they are the reference."""
     from ..engine import Engine
-    from ..evaluate import EnginePredictor, SavedPredictions
+    from ..evaluation.accuracy import EnginePredictor, SavedPredictions
 
     predictors: list[Predictor] = [
         SavedPredictions(path, score_threshold=arguments.score_threshold) for path in arguments.predictions

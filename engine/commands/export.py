@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..files.output_files import check_outputs
 from ..files.recognize import CHECKPOINT, CONFIG, PICKLE, expect
-from ..progress import Stages
-from ..terminal import megabytes, printable
+from ..wording import megabytes, printable
 from .arguments import input_size
+from .progress import Stages
 
 NAME = "export"
 HELP = "detectron2 checkpoint and YAML to an ONNX graph (needs densepose-engine[export])"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import EngineFileError
 from ..files.output_files import atomic_output, check_outputs
 from ..model.engine_file import read_engine_file
-from ..terminal import megabytes, printable
+from ..wording import megabytes, printable
 
 NAME = "extract"
 HELP = "the plan in a TensorRT engine, for trtexec, DeepStream or Triton"

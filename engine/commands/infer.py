@@ -15,12 +15,13 @@ from ..files.heif import can_read_heif
 from ..files.output_files import OutputError, check_outputs
 from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, kind_of_suffix, mismatch, recognize
 from ..outputs.kinds import IUV_ORDERS, OUTPUT_KINDS, Look, outputs_of
-from ..pictures import Picture, frames_remark
-from ..progress import ProgressBar, Stages
-from ..terminal import printable, say
+from ..pictures.find import Picture, frames_remark
 from ..video import is_video
+from ..wording import printable
 from .arguments import count, fraction, pictures_of, positive
 from .infer_pictures import Outcome, Tally, Thresholds, infer_pictures
+from .progress import ProgressBar, Stages
+from .terminal import say
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -161,7 +162,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _thresholds(engine: Engine, chosen: float | None) -> Thresholds:
-    from ..visualize import SCORE_THRESHOLD
+    from ..outputs.overlays import SCORE_THRESHOLD
 
     if chosen is not None:
         return Thresholds(chosen, chosen, True)
@@ -266,7 +267,7 @@ def _refuse_other_files(paths: Sequence[Path]) -> None:
 
 
 def _run_video(arguments: Namespace, settings: dict[str, float | int | None]) -> int:
-    from ..visualize import SCORE_THRESHOLD
+    from ..outputs.overlays import SCORE_THRESHOLD
     from . import infer_video
 
     output: Path | None = arguments.output

@@ -13,8 +13,8 @@ from ..errors import ImageError, InferenceError
 from ..files.output_files import PLACE_IS_GONE, OutputError, atomic_output, takes_files
 from ..files.recognize import PICTURE, mismatch
 from ..outputs.kinds import OUTPUT_KINDS, Look
-from ..pictures import Picture
-from ..terminal import printable
+from ..pictures.find import Picture
+from ..wording import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +110,7 @@ def infer_pictures(
 
 
 def _read(path: Path) -> np.ndarray:
-    from ..preprocess import to_rgb_array
+    from ..pictures.read import to_rgb_array
 
     # Whoever opens a pipe waits for somebody to write into it.
     if path.exists() and not path.is_file() and (sentence := mismatch(path, PICTURE)) is not None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ImageError, InferenceError
 from ..files.output_files import OutputError
-from ..progress import ProgressBar
-from ..terminal import printable, say
 from ..video import VideoReader
+from ..wording import printable
+from .progress import ProgressBar
+from .terminal import say
 from .video_outputs import VideoOutput, planned_outputs, sound_wanted
 
 if TYPE_CHECKING:

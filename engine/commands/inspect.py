@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..layer_precision import REASONS, fell_back, float_layers, int8_mac_share
+from ..compile.layer_precision import REASONS, fell_back, float_layers, int8_mac_share
 from ..model.compiled import Int8Description, Layer
 from ..model.description import InputDescription
 from ..model.engine_file import Manifest, read_manifest
-from ..terminal import megabytes, percent, printable
+from ..wording import megabytes, percent, printable
 
 NAME = "inspect"
 HELP = "what an engine is: architecture, input, origin, sizes, and what every layer runs as"

@@ -17,15 +17,16 @@ import numpy as np
 from ..errors import require
 from ..files.output_files import check_outputs, write_all
 from ..files.recognize import GRAPH, TABLE, expect
-from ..pictures import Picture
-from ..progress import Stages
-from ..terminal import megabytes, percent, printable, say
+from ..pictures.find import Picture
+from ..wording import megabytes, percent, printable
 from .arguments import pictures_of, positive
 from .build import add_int8_arguments, int8_options
+from .progress import Stages
+from .terminal import say
 
 if TYPE_CHECKING:
-    from ..calibration.report import Report
-    from ..calibration.report_page import PicturePair
+    from ..calibration.judge.report import Report
+    from ..calibration.judge.report_page import PicturePair
     from ..evaluation.drift import Drift
     from ..model.engine_file import EngineFile
 
@@ -78,13 +79,13 @@ def run(arguments: Namespace) -> int:
     for module in ("onnx", "onnx_ir"):
         require(module, "build", "a report")
 
-    from ..build import build_engine
-    from ..calibration.quantize import TARGETS
-    from ..calibration.quantizer import Quantizer
-    from ..calibration.report import analyse, to_dict
-    from ..calibration.report_page import page
+    from ..calibration.judge.report import analyse, to_dict
+    from ..calibration.judge.report_page import page
+    from ..calibration.place.quantize import TARGETS
+    from ..calibration.place.quantizer import Quantizer
     from ..calibration.table import CalibrationTable
-    from ..layer_precision import int8_mac_share
+    from ..compile.build import build_engine
+    from ..compile.layer_precision import int8_mac_share
 
     options = int8_options(arguments)
     with Stages(enabled=not arguments.quiet) as stages:
@@ -171,7 +172,7 @@ def _choose(pictures: Sequence[Picture], calibrated: Sequence[str], count: int) 
 
 def _read(pictures: Sequence[Picture]) -> list[tuple[str, np.ndarray]]:
     from ..errors import ImageError
-    from ..preprocess import to_rgb_array
+    from ..pictures.read import to_rgb_array
 
     found = []
     for picture in pictures:
@@ -186,11 +187,11 @@ def _compare(
     reference: EngineFile, other: EngineFile, named: Sequence[tuple[str, np.ndarray]], threads: int | None
 ) -> tuple[list[PicturePair], Drift, dict[str, float]]:
     from ..backends import backend_module
-    from ..calibration.report_page import PicturePair
+    from ..calibration.judge.report_page import PicturePair
     from ..engine import Engine
     from ..evaluation.drift import DriftMeter
     from ..evaluation.yardstick import Yardstick
-    from ..visualize import draw
+    from ..outputs.overlays import draw
 
     def load(file: EngineFile) -> Engine:
         return Engine(backend_module(file.backend).load(file, num_threads=threads, num_requests=1), file, threads)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..files.output_files import OutputError, atomic_output, check_outputs
 from ..outputs.kinds import OUTPUT_KINDS, Look
-from ..pictures import SUFFIXES as PICTURE_SUFFIXES
+from ..pictures.find import SUFFIXES as PICTURE_SUFFIXES
 from ..video import LOSSLESS_SUFFIXES, SUFFIXES, SoundPacket, VideoReader, VideoWriter, is_video
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..evaluate import Comparison, Difference, Evaluation
+    from .accuracy import Comparison, Difference, Evaluation
 
 VERSION = 1
 _NAMES = {"box": "box", "gps": "GPS", "gpsm": "GPSm"}
@@ -70,7 +70,7 @@ def to_dict(
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    from ..evaluate import INTERVAL
+    from .accuracy import INTERVAL
 
     return {
         "drift": {name: _rounded(value, 7) for name, value in asdict(comparison.drift).items()},
@@ -110,7 +110,7 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """Two engines' scores, their differences and their drift."""
-    from ..evaluate import INTERVAL
+    from .accuracy import INTERVAL
 
     reference, other = comparison.reference, comparison.other
     width = max(len(reference.name), len(other.name))

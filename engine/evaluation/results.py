@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..errors import DensePoseEngineError, ImageError
-from ..preprocess import to_rgb_array
+from ..pictures.read import to_rgb_array
 from ..result import DensePoseResult
 from .annotations import AnnotatedPicture
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from .config import ModelConfig
+    from .config.model_config import ModelConfig
 
 #: What a graph can be made of.
 CUSTOM_OPS, STANDARD_OPS = OPS = ("custom", "standard")
@@ -66,8 +66,8 @@ def export_checkpoint(
     refuse_other(config, CONFIG)
     refuse_other(weights, CHECKPOINT, PICKLE)
     _require_runtimes()
-    from .checkpoint import load_checkpoint
-    from .config import load_config
+    from .checkpoint.load import load_checkpoint
+    from .config.model_config import load_config
 
     stage = on_stage or _ignore
     stage("reading the configuration and the checkpoint")
@@ -100,7 +100,7 @@ def network(config: str | os.PathLike[str] | ModelConfig) -> nn.Module:
     torch.Size([1, 64, 80, 112])
     """
     _require("torch", "yaml")
-    from .config import ModelConfig, load_config
+    from .config.model_config import ModelConfig, load_config
     from .model import DensePoseRCNN
 
     return DensePoseRCNN(config if isinstance(config, ModelConfig) else load_config(Path(config)))
@@ -119,7 +119,7 @@ def export_model(
     The model itself is neither run nor changed, and may be on any device.
     """
     _require_runtimes()
-    from .config import config_from_mapping
+    from .config.model_config import config_from_mapping
 
     if not isinstance(cfg, Mapping):
         raise TypeError(f"cfg must be a mapping such as detectron2's CfgNode, not {type(cfg).__name__}")
@@ -148,8 +148,8 @@ def _export(
     import torch
 
     from ..model.graph_file import read_description
-    from .checkpoint import load_weights
-    from .graph import export_graph
+    from .checkpoint.load import load_weights
+    from .graph.join import export_graph
     from .model import DensePoseRCNN
 
     model = DensePoseRCNN(config)
@@ -162,7 +162,7 @@ def _export(
     stage("converting the model to ONNX")
     exported = export_graph(model, input_size, provenance)
     if ops == STANDARD_OPS:
-        from .standard import expand_custom_nodes
+        from .graph.standard import expand_custom_nodes
 
         expand_custom_nodes(exported)
     stage("checking and writing the graph")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config.model_config import ModelConfig
 from .networks.heads import BoxHead, BoxPredictor, Decoder, DensePoseHead, DensePosePredictor, RPNHead, SimpleDecoder
 from .networks.necks import build_pyramid
 from .networks.shared_block import MobileParsingSharedBlock, ParsingSharedBlock, build_shared_block

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..files.fields import Fields
 from .compiled import Int8Description, Layer, NominalLoad
+from .decoder import DecoderDescription
 from .frame import FrameSettings
 
 GRAPH_VERSION = 1
@@ -154,8 +155,9 @@ class ModelDescription:
     """What a graph, or the engine made of it, says of itself.
 
     ``architecture``: a short name such as "efficientnet_lite0-bifpn64-deeplab"; ``defaults``: the settings of its
-    configuration, which may exceed its ``capacity``; ``maps``: the graph's outputs for each person; ``cut_points``:
-    names of tensors by stage; ``provenance``: where configuration and weights come from, for people.
+    configuration, which may exceed its ``capacity``; ``maps``: outputs for each person; ``decoder``: who reads
+    them; ``cut_points``: names of tensors by stage; ``provenance``: where configuration and weights come from, for
+    people.
 
     What ``build`` adds: ``ends``, of backends that change the graph's ends; ``int8``; ``layers`` and the
     ``layers_counted_for``. ``others``: keys of which this version knows nothing.
@@ -169,6 +171,7 @@ class ModelDescription:
     cut_points: Mapping[str, tuple[str, ...]]
     provenance: Mapping[str, Any]
     graph_version: int = GRAPH_VERSION
+    decoder: DecoderDescription = field(default_factory=DecoderDescription)
     ends: FusedEnds | None = None
     int8: Int8Description | None = None
     layers: tuple[Layer, ...] | None = None
@@ -205,6 +208,9 @@ class ModelDescription:
             cut_points=_cut_points(fields),
             provenance=fields.plain_object("provenance") if "provenance" in fields else {},
             graph_version=fields.integer("graph_version", 1, 1 << 30),
+            decoder=DecoderDescription.from_json(fields.section("decoder"))
+            if "decoder" in fields
+            else DecoderDescription(),
             ends=_ends(fields, len(maps)),
             int8=None if fields.is_null("int8") else Int8Description.from_json(fields.section("int8")),
             layers=None if fields.is_null("layers") else tuple(map(Layer.from_json, fields.rows("layers"))),
@@ -231,6 +237,8 @@ class ModelDescription:
             "provenance": _copy(self.provenance),
             **{key: _copy(value) for key, value in self.others.items()},
         }
+        if self.decoder != DecoderDescription():  # charts are what a description without it means
+            result["decoder"] = self.decoder.to_json()
         if self.int8 is not None:
             result["int8"] = self.int8.to_json()
         if self.ends is not None:
@@ -244,7 +252,7 @@ class ModelDescription:
 
 _KEYS = {
     *("architecture", "capacity", "cut_points", "defaults", "graph_version", "input", "maps", "provenance"),
-    *("int8", "packed_maps", "layers", "layers_counted_for"),
+    *("decoder", "int8", "packed_maps", "layers", "layers_counted_for"),
 }
 
 

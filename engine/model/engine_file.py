@@ -24,12 +24,13 @@ from ..files.fields import FieldError, Fields
 from ..files.output_files import replacement
 from ..files.reading import NotRegularError, check_zip_directory, open_regular, parse_json
 from ..files.recognize import ENGINE, ZIP, mismatch
+from .decoder import MEMBER as DECODER
 from .description import ModelDescription
 
 FORMAT = "densepose-engine"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-#: Which members each backend's engines have; others are never read.
+#: Which members each backend's engines have, beside what their decoders need; others are never read.
 MEMBERS: Mapping[str, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin"),
     "tensorrt": ("model.plan",),
@@ -82,7 +83,7 @@ class Manifest:
         runtime = fields.section("runtime")
         payload = fields.sections("payload")
         members = MEMBERS.get(backend := fields.text("backend"))
-        if members is not None and (unknown := sorted(set(payload) - set(members))):
+        if members is not None and (unknown := sorted(set(payload) - {*members, DECODER})):
             raise FieldError(f"payload has a member {unknown[0]}, the {backend} backend has {', '.join(members)}")
         return cls(
             backend=backend,
@@ -156,7 +157,7 @@ def read_engine_file(path: str | os.PathLike[str]) -> EngineFile:
     with _Archive(path) as archive:
         manifest = archive.manifest()
         # What an unknown backend's members are is not known; who runs engines says that there is no such backend.
-        known = MEMBERS.get(manifest.backend, ())
+        known = (*MEMBERS.get(manifest.backend, ()), DECODER)
         payload = {name: archive.member(name, entry) for name, entry in manifest.payload.items() if name in known}
     return EngineFile(manifest.backend, manifest.precision, manifest.model, manifest.runtime, payload)
 

@@ -15,9 +15,11 @@ from ..files.fields import FieldError, is_integer, shown
 from ..files.reading import NotRegularError, TooLargeError, parse_json, read_regular
 from ..files.recognize import GRAPH, refuse_other
 from .custom_ops import DETECTIONS, IMAGE, SETTINGS, custom_op
+from .decoder import PREFIX
 from .description import GRAPH_VERSION, ModelDescription
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
 #: The metadata property under which a graph says what it is, as JSON.
@@ -107,6 +109,18 @@ def read_description(properties: Mapping[str, str]) -> ModelDescription:
     return ModelDescription.from_json(content)
 
 
+def take_decoder_tensors(model: ir.Model, description: ModelDescription) -> dict[str, np.ndarray]:
+    """The decoder's constant tensors, by name, taken out of the graph: no vendor's compiler needs them."""
+    constants = model.graph.initializers
+    found = {}
+    for tensor in description.decoder.tensors:
+        value = constants.pop(PREFIX + tensor.name).const_value
+        if value is None:
+            raise ValueError(f"its decoder's {tensor.name} has no values")
+        found[tensor.name] = value.numpy()
+    return found
+
+
 def write_description(model: ir.Model, description: ModelDescription) -> None:
     """Put ``description`` into the graph's metadata, in place."""
     model.metadata_props[METADATA] = json.dumps(description.to_json())
@@ -127,6 +141,9 @@ def _check_ends(model: ir.Model, description: ModelDescription) -> None:
     if missing := [name for name in (*DETECTIONS, *description.maps) if name not in outputs]:
         raise ValueError(f"it has no output {', '.join(missing)}")
     made = set(inputs) | set(model.graph.initializers) | {value.name for node in model.graph for value in node.outputs}
+    constants = model.graph.initializers
+    if missing := [one.name for one in description.decoder.tensors if PREFIX + one.name not in constants]:
+        raise ValueError(f"it lacks its decoder's {', '.join(missing)}")
     for node in model.graph:
         if dangling := [value.name for value in node.inputs if value is not None and value.name not in made]:
             raise ValueError(f"its node {node.name} reads {shown(dangling[0])}, which nothing makes")

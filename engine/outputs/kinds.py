@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..pictures import Picture
+from ..pictures.find import Picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ class OutputKind:
 
 def _overlay(*layers: str) -> Callable[[np.ndarray, DensePoseResult, Look], np.ndarray]:
     def render(rgb: np.ndarray, result: DensePoseResult, look: Look) -> np.ndarray:
-        from ..visualize import draw
+        from .overlays import draw
 
         return draw(rgb, result, layers, score_threshold=look.score_threshold)
 
@@ -60,7 +60,7 @@ def _overlay(*layers: str) -> Callable[[np.ndarray, DensePoseResult, Look], np.n
 
 
 def _iuv(rgb: np.ndarray, result: DensePoseResult, look: Look) -> np.ndarray:
-    from ..visualize import people_above
+    from .overlays import people_above
 
     image = people_above(result, look.score_threshold).iuv()
     return image if look.iuv_order == "iuv" else image[..., ::-1]

@@ -10,10 +10,10 @@ import pytest
 
 from densepose_engine import Engine
 from densepose_engine.backends import tensorrt
-from densepose_engine.backends.tensorrt_graph import prepare
+from densepose_engine.backends.tensorrt.graph import prepare
 from densepose_engine.cli import BAD_RUNTIME, main
+from densepose_engine.compile.layer_precision import int8_mac_share
 from densepose_engine.errors import EngineFileError
-from densepose_engine.layer_precision import int8_mac_share
 from densepose_engine.model.compiled import Layer
 from densepose_engine.model.engine_file import read_engine_file
 

@@ -10,7 +10,7 @@ import pytest
 
 from densepose_engine import Engine
 from densepose_engine.backends import tensorrt
-from densepose_engine.backends.tensorrt_session import Gpu
+from densepose_engine.backends.tensorrt.session import Gpu
 from densepose_engine.cli import main
 from densepose_engine.errors import BackendUnavailable
 

@@ -9,14 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from densepose_engine.evaluate import (
-    Dataset,
-    Evaluation,
-    SavedPredictions,
-    drift,
-    evaluate,
-    gps_definition,
-)
+from densepose_engine.evaluation.accuracy import Dataset, Evaluation, SavedPredictions, drift, evaluate, gps_definition
 from densepose_engine.result import DensePoseResult, patch_size
 
 

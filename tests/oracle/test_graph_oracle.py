@@ -10,7 +10,7 @@ from graph_stages import graph_stage_outputs
 from stages import TOLERANCE, model_with_weights, relative_errors
 from test_models_oracle import GENERATION_1, STAGED
 
-from densepose_engine.export.graph import export_graph
+from densepose_engine.export.graph.join import export_graph
 
 
 @pytest.mark.parametrize("size", [(512, 640), None], ids=["static", "dynamic"])

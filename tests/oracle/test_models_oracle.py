@@ -10,8 +10,8 @@ import pytest
 import torch
 from stages import TOLERANCE, model_with_weights, relative_errors, stage_outputs, with_weights
 
-from densepose_engine.export.checkpoint import load_checkpoint, load_weights
-from densepose_engine.export.config import load_config
+from densepose_engine.export.checkpoint.load import load_checkpoint, load_weights
+from densepose_engine.export.config.model_config import load_config
 from densepose_engine.export.model import DensePoseRCNN
 
 ARCHITECTURES = [

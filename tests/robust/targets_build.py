@@ -11,9 +11,9 @@ from typing import Any
 
 import onnx
 
-from densepose_engine.build import Int8Options, build_engine
 from densepose_engine.calibration.histogram import BINS, grid
 from densepose_engine.calibration.table import CalibrationTable
+from densepose_engine.compile.build import Int8Options, build_engine
 from densepose_engine.errors import (
     BackendUnavailable,
     BuildError,

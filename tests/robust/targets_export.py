@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from densepose_engine.errors import CheckpointError, ConfigError
-from densepose_engine.export.checkpoint import load_checkpoint
-from densepose_engine.export.config import load_config
+from densepose_engine.export.checkpoint.load import load_checkpoint
+from densepose_engine.export.config.model_config import load_config
 
 from .counts import ROOT
 from .mutation import changed_archive, changed_bytes, changed_tree

@@ -17,7 +17,7 @@ from PIL import Image
 from densepose_engine import DensePoseResult
 from densepose_engine.errors import DensePoseEngineError, ImageError
 from densepose_engine.evaluation.annotations import Dataset
-from densepose_engine.preprocess import to_rgb_array
+from densepose_engine.pictures.read import to_rgb_array
 from densepose_engine.video import VideoReader
 
 from . import material

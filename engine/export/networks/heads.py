@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import BoxHeadConfig, DecoderConfig, DensePoseConfig, PredictorConfig, RpnConfig
+from ..config.model_config import BoxHeadConfig, DecoderConfig, DensePoseConfig, PredictorConfig, RpnConfig
 from .architectures import GROUP_NORM_GROUPS, PYRAMID_STRIDES
 from .layers import Conv2d, UpsampleBilinear, make_norm, upsample_bilinear, upsample_nearest
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ..config import MobileBackboneConfig
+from ..config.model_config import MobileBackboneConfig
 from .layers import FrozenBatchNorm2d
 from .mobile_architectures import MOBILE_ARCHITECTURES
 from .mobile_blocks import Block, MobileArchitecture, mobile_blocks, stem_channels, tapped_blocks

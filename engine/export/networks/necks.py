@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import ModelConfig, NeckConfig, ResNetConfig
+from ..config.model_config import ModelConfig, NeckConfig, ResNetConfig
 from .layers import Conv2d, last_level_max_pool, upsample_nearest
 from .mobile import MobileBackbone
 from .resnet import ResNet

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import ResNetConfig
+from ..config.model_config import ResNetConfig
 from .architectures import RESNET_BLOCKS
 from .layers import Conv2d
 

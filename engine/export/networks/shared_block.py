@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from ..config import SharedBlockConfig
+from ..config.model_config import SharedBlockConfig
 from .heads import ImageLevelFeatures, NonLocalBlock
 
 

@@ -1,0 +1,1 @@
+"""Histograms of a graph's tensors, made by running it on pictures."""

@@ -1,0 +1,1 @@
+"""From a table to a graph with Q/DQ: ranges, scales, and where they go."""

@@ -1,0 +1,1 @@
+"""What ``densepose-engine doctor`` finds out of this machine, and what to do about it."""

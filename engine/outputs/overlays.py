@@ -1,0 +1,215 @@
+"""Overlays of a result on its picture, made with numpy; Pillow draws boxes and writes their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from ..pictures.read import to_rgb_array
+from ..result import PARTS, DensePoseResult, Person
+from .blending import bands, best_last, line_width, mixture, viridis
+from .contours import draw_contours
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+    from ..pictures.read import Picture
+
+# Hues follow the body (torso blue, hands yellow, feet red, upper and lower legs violet and pink, upper and lower arms
+# green and cyan, head orange); lightness tells left from right and one face of a limb from the other. Evenly spaced in
+# OKLCH. In the order of the labels 1 .. 24.
+PART_COLOURS = np.frombuffer(
+    bytes.fromhex(
+        "026fd7 02a9f7 b4cc08 e7e824 fe825c da4433 763ebd a95dda 9270f4 c598ff bd307d e9548d "
+        "ed65b9 fd9ac6 029e72 077649 0fd18b 0fa757 1bb3ba 028a9b 1ee6e7 0dc1d0 e19005 fdc010"
+    ),
+    np.uint8,
+).reshape(PARTS, 3)
+
+_FIELD_ALPHA = 0.65
+_BOX_COLOURS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
+
+
+#: People with a higher score are drawn. A result, which is data, has what the model's configuration asks for, and that
+#: are many whom nobody would see in the picture.
+SCORE_THRESHOLD = 0.5
+
+
+def draw(
+    image: Picture,
+    result: DensePoseResult,
+    what: str | Sequence[str] = "parts",
+    alpha: float | None = None,
+    score_threshold: float = SCORE_THRESHOLD,
+) -> np.ndarray:
+    """The picture with the people of the result drawn over it.
+
+    Args:
+        image: what ``to_rgb_array`` takes, of the size that the result is of.
+        what: one of these, or several, drawn in the order given:
+            "parts" -- every part of the body in a colour of its own;
+            "u", "v" -- the coordinate on the part's chart, from dark blue (0) to yellow (1);
+            "contours" -- lines of equal U and of equal V in the same colours, and the parts' outlines;
+            "boxes" -- the boxes and their scores.
+        alpha: opacity, 0 .. 1; by default 0.65 of colour fields and 1 of lines.
+        score_threshold: people with a score above this are drawn; 0 draws everybody who was found.
+
+    Where people overlap, the one with the higher score is on top. Lines are scaled with the picture.
+
+    Returns:
+        A new uint8 RGB array of the picture's shape.
+
+    Raises:
+        TypeError, ValueError, ImageError: as ``to_rgb_array``; an unknown ``what``; a picture of another size; an
+            ``alpha`` or ``score_threshold`` that is not from 0 to 1.
+    """
+    names = (what,) if isinstance(what, str) else tuple(what)
+    for name in names:
+        if name not in LAYERS:
+            raise ValueError(f"what must be one of {', '.join(LAYERS)} or several of them, not {name!r}")
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be from 0 to 1, not {alpha!r}")
+    _check_threshold(score_threshold)
+    canvas = to_rgb_array(image).copy()
+    if canvas.shape[:2] != tuple(result.image_size):
+        raise ValueError(
+            f"the picture has {canvas.shape[0]} x {canvas.shape[1]} pixels (height x width), "
+            f"the result is of one with {result.image_size[0]} x {result.image_size[1]}"
+        )
+    shown = people_above(result, score_threshold)
+    for name in names:
+        LAYERS[name](canvas, shown, alpha)
+    return canvas
+
+
+def people_above(result: DensePoseResult, score_threshold: float = SCORE_THRESHOLD) -> DensePoseResult:
+    """The people of a result with a score above ``score_threshold``; arrays are views, and 0 leaves everybody.
+
+    Raises ValueError where it is not from 0 to 1.
+    """
+    _check_threshold(score_threshold)
+    kept = [k for k, score in enumerate(result.scores.tolist()) if score > score_threshold or score_threshold == 0]
+    if len(kept) == len(result):
+        return result
+    return DensePoseResult(
+        result.boxes[kept],
+        result.scores[kept],
+        tuple(result.labels[k] for k in kept),
+        tuple(result.uv[k] for k in kept),
+        result.image_size,
+        {name: tuple(maps[k] for k in kept) for name, maps in result.confidences.items()},
+    )
+
+
+def _check_threshold(score_threshold: float) -> None:
+    if not 0 <= score_threshold <= 1:  # true of NaN
+        raise ValueError(f"score_threshold must be from 0 to 1, not {score_threshold!r}")
+
+
+# ---- colour fields ---------------------------------------------------------------------------------------------------
+
+
+def _draw_parts(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
+    colours = PART_COLOURS[np.clip(np.arange(256), 1, PARTS) - 1].astype(np.float32)
+    _draw_field(canvas, result, colours, lambda person, here: person.labels[here], alpha)
+
+
+def _draw_coordinate(plane: int, canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
+    def index(person: Person, here: tuple[slice, slice]) -> np.ndarray:
+        return np.clip(person.uv[(plane, *here)] * 255, 0, 255).astype(np.uint8)  # as in the IUV image
+
+    _draw_field(canvas, result, viridis(np.arange(256) / 255), index, alpha)
+
+
+def _draw_field(
+    canvas: np.ndarray,
+    result: DensePoseResult,
+    colours: np.ndarray,
+    index: Callable[[Person, tuple[slice, slice]], np.ndarray],
+    alpha: float | None,
+) -> None:
+    """Give every pixel of a person the colour, float32 RGB, that ``index(person, window of the patch)`` says."""
+    opacity = _FIELD_ALPHA if alpha is None else alpha
+    taken = np.zeros(canvas.shape[:2], bool)  # by somebody with a higher score
+    for k in reversed(best_last(result)):
+        person = result.person(k)
+        there, here = person.windows(*canvas.shape[:2])
+        pixels, covered = canvas[there], taken[there]
+        for rows in bands(there):
+            window = (slice(here[0].start + rows.start, here[0].start + rows.stop), here[1])
+            inside = person.labels[window] > 0
+            inside &= ~covered[rows]
+            covered[rows] |= inside
+            pixels[rows][inside] = mixture(pixels[rows][inside], colours[index(person, window)[inside]], opacity)
+
+
+# ---- boxes -----------------------------------------------------------------------------------------------------------
+
+
+def _draw_boxes(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
+    from PIL import ImageColor, ImageFont
+
+    before = None if alpha is None or alpha == 1 else canvas.copy()
+    width = round(1.5 * line_width(canvas))
+    font = ImageFont.load_default(size=max(11, round(min(canvas.shape[:2]) / 36)))
+    for k in best_last(result):
+        x0, y0, x1, y1 = result.boxes[k].tolist()
+        colour = ImageColor.getrgb(_BOX_COLOURS[k % len(_BOX_COLOURS)])
+        _outline(canvas, (int(x0), int(y0), int(max(x1 - 1, x0)), int(max(y1 - 1, y0))), width, colour)
+        _write_score(canvas, f"{result.scores[k]:.2f}", (x0, y0), font, colour)
+    if before is not None:
+        for rows in bands((slice(0, canvas.shape[0]), slice(0, canvas.shape[1]))):
+            drawn = (canvas[rows] != before[rows]).any(axis=-1)
+            below = before[rows][drawn]
+            canvas[rows][drawn] = mixture(below, canvas[rows][drawn].astype(np.float32), cast("float", alpha))
+
+
+def _outline(canvas: np.ndarray, corners: tuple[int, int, int, int], width: int, colour: tuple[int, ...]) -> None:
+    """A rectangle, corners included, whose lines are inside it, but for boxes that are thinner than these."""
+    left, top, right, bottom = corners
+    start, end = top + width, bottom - width + 1
+    upper, lower = (start, end - 1) if end > start else (end + 1, start)
+    for y0, y1, x0, x1 in (
+        (top, top + width - 1, left, right),
+        (bottom - width + 1, bottom, left, right),
+        (upper, lower, left, left + width - 1),
+        (upper, lower, right - width + 1, right),
+    ):
+        canvas[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = colour
+
+
+def _write_score(
+    canvas: np.ndarray, text: str, corner: tuple[float, float], font: FreeTypeFont | ImageFont, colour: tuple[int, ...]
+) -> None:
+    """A label with its foot on the box's top left corner, or inside the box where there is no room above it."""
+    from PIL import Image, ImageDraw
+
+    x, y = corner
+    left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).textbbox((0, 0), text, font=font)
+    height, width = bottom - top + 6, right - left + 7
+    y = y - height if y >= height else y
+    # Drawn on a piece of the canvas: as a Pillow image the whole would need twice its memory. A piece that begins so
+    # early that the text's coordinates, which are rounded towards zero, are not negative.
+    rows = slice(max(int(y - top), 0), max(min(int(y + height) + 1, canvas.shape[0]), 0))
+    columns = slice(max(int(x - left), 0), max(min(int(x + width) + 1, canvas.shape[1]), 0))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return
+    x, y = x - columns.start, y - rows.start
+    label = Image.fromarray(canvas[rows, columns])
+    pen = ImageDraw.Draw(label)
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    pen.text((x + 4 - left, y + 3 - top), text, fill="black", font=font)
+    canvas[rows, columns] = np.asarray(label)
+
+
+LAYERS: dict[str, Callable[[np.ndarray, DensePoseResult, float | None], None]] = {
+    "parts": _draw_parts,
+    "u": partial(_draw_coordinate, 0),
+    "v": partial(_draw_coordinate, 1),
+    "contours": draw_contours,
+    "boxes": _draw_boxes,
+}
+"""What ``draw`` can draw."""
