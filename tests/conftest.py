@@ -12,11 +12,13 @@ from typing import Any
 
 import native_build
 import pytest
+from descriptions import description
 from fake_engine import FakeEngine
 from PIL import Image
 
 from densepose_engine import Engine, _core
 from densepose_engine.cli import main
+from densepose_engine.model.engine_file import EngineFile, write_engine_file
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in the background with Ctrl-C ignored, and so would every command that a test starts.
@@ -155,7 +157,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
 
     monkeypatch.setattr(Engine, "load", load)
     monkeypatch.chdir(tmp_path)
-    Path("fake.engine").touch()
+    write_engine_file("fake.engine", EngineFile("openvino", "fp32", description(), {}, {}))
     for number, name in enumerate(("a.jpg", "b.png", "sub/a.jpg")):
         path = Path("pictures", name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -301,7 +301,7 @@ def test_another_machine_or_release_is_another_key(
 _LOAD = """
 import sys
 from densepose_engine import Engine
-from densepose_engine.backends import compiled_cache
+from densepose_engine.backends.openvino import compiled_cache
 compiled_cache.MOST_BYTES = int(sys.argv[3])
 with Engine.load(sys.argv[1], cache_dir=sys.argv[2], warm_up=1, num_requests=1): pass
 """

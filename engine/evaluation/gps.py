@@ -24,8 +24,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ..decoders import DetectionResult
+from ..decoders.charts import DensePoseResult, Person
 from ..errors import DensePoseEngineError
-from ..result import DensePoseResult, Person
 from .annotations import MASK_SIZE, AnnotatedPicture, Annotation
 from .average_precision import Match, match_best, match_densepose
 from .boxes import box_iou, boxes_xywh
@@ -62,10 +63,10 @@ class GpsDefinition(Protocol):
     def check(self, picture: AnnotatedPicture) -> None:
         """Raise ``DensePoseEngineError`` for a picture whose annotations lack what the definition needs."""
 
-    def similarities(self, picture: AnnotatedPicture, found: DensePoseResult) -> Similarities:
+    def similarities(self, picture: AnnotatedPicture, found: DetectionResult) -> Similarities:
         """Of everybody found and everybody annotated."""
 
-    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DensePoseResult) -> Match:
+    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         """Who is right, by either similarity."""
 
 
@@ -86,12 +87,13 @@ class SimpleGps:
                         "--gps coco leaves people without points out"
                     )
 
-    def similarities(self, picture: AnnotatedPicture, found: DensePoseResult) -> Similarities:
+    def similarities(self, picture: AnnotatedPicture, found: DetectionResult) -> Similarities:
+        people = _with_charts(found)
         points = _PointsOfPicture(picture, units=256)
         truth = self._surface.points(points.part, points.u, points.v)
         gps = np.zeros((len(found), len(picture.annotations)))
         for k in range(len(found)):
-            person = found.person(k)
+            person = people.person(k)
             x = points.x.astype(np.int64) - person.x
             y = points.y.astype(np.int64) - person.y
             hit, part, u, v = _at(person, x, y)
@@ -102,7 +104,7 @@ class SimpleGps:
         masks = [a.segmentation.decode() for a in picture.annotations if a.segmentation is not None]
         return Similarities(gps, _mask_ious(masks, [False] * len(masks), found))
 
-    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DensePoseResult) -> Match:
+    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         return match_best(similarity)
 
 
@@ -121,7 +123,8 @@ class CocoGps:
     def check(self, picture: AnnotatedPicture) -> None:
         pass  # who lacks points is ignored, a missing mask is empty
 
-    def similarities(self, picture: AnnotatedPicture, found: DensePoseResult) -> Similarities:
+    def similarities(self, picture: AnnotatedPicture, found: DetectionResult) -> Similarities:
+        people = _with_charts(found)
         points = _PointsOfPicture(picture, units=255)
         truth = self._surface.points(points.part, points.u, points.v)
         twice_k_squared = 2 * MEAN_DISTANCES[points.part - 1] ** 2
@@ -130,7 +133,7 @@ class CocoGps:
         for k, (left, top, width, height) in enumerate(boxes):
             # Truncated towards zero: a point up to a pixel left of or above the box is still in it.
             x, y = (points.x - left).astype(np.int64), (points.y - top).astype(np.int64)
-            hit, part, u, v = _at(found.person(k), x, y, (int(height), int(width)))
+            hit, part, u, v = _at(people.person(k), x, y, (int(height), int(width)))
             levels = (np.clip(255 * value, 0, 255).astype(np.int64) for value in (u, v))
             distance = self._surface.distance(truth[hit], self._surface.points_of_levels(part, *levels))
             value = np.zeros(len(x))
@@ -139,12 +142,21 @@ class CocoGps:
         masks = [_coco_mask(annotation, (picture.height, picture.width)) for annotation in picture.annotations]
         return Similarities(gps, _mask_ious(masks, [a.crowd for a in picture.annotations], found))
 
-    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DensePoseResult) -> Match:
+    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         annotations = picture.annotations
         crowd = np.array([a.crowd for a in annotations], bool)
         truth = np.array([a.box for a in annotations], np.float64).reshape(-1, 4)
         ignored = np.array([a.points is None for a in annotations], bool)
         return match_densepose(similarity, ignored, crowd, box_iou(boxes_xywh(found), truth, crowd))
+
+
+def _with_charts(found: DetectionResult) -> DensePoseResult:
+    """Raises ``DensePoseEngineError`` for results of another kind, which have no parts, U and V."""
+    if not isinstance(found, DensePoseResult):
+        raise DensePoseEngineError(
+            f"GPS is of charts, and these results are of {found.kind}: take --gps ogps, which is of vertices"
+        )
+    return found
 
 
 class _PointsOfPicture:
@@ -174,7 +186,7 @@ def _at(
     person: Person, x: np.ndarray, y: np.ndarray, size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Which pixels of a patch are on the person: their indices, and part, U and V there."""
-    height, width = person.labels.shape if size is None else size
+    height, width = person.size if size is None else size
     inside = np.flatnonzero((x >= 0) & (y >= 0) & (x < width) & (y < height))
     part = person.labels[y[inside], x[inside]].astype(np.int64)
     hit, part = inside[part > 0], part[part > 0]
@@ -185,19 +197,17 @@ def _at(
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _mask_ious(truths: list[np.ndarray], crowd: list[bool], found: DensePoseResult) -> np.ndarray:
+def _mask_ious(truths: list[np.ndarray], crowd: list[bool], found: DetectionResult) -> np.ndarray:
     """[N, M]: IoU of everybody found with each mask; of a crowd, the share of the found mask that lies in it."""
     ious = np.zeros((len(found), len(truths)))
     areas = [int(mask.sum()) for mask in truths]
     for k in range(len(found) if truths else 0):
         person = found.person(k)
-        (height, width), (rows, columns) = person.labels.shape, truths[0].shape
-        top, left = max(person.y, 0), max(person.x, 0)
-        bottom, right = max(min(person.y + height, rows), top), max(min(person.x + width, columns), left)
-        patch = person.labels[top - person.y : bottom - person.y, left - person.x : right - person.x] > 0
+        there, here = person.windows(*truths[0].shape)
+        patch = person.inside(here)
         area = int(patch.sum())
         for j, mask in enumerate(truths):
-            both = int((mask[top:bottom, left:right] & patch).sum())
+            both = int((mask[there] & patch).sum())
             ious[k, j] = both / max(area if crowd[j] else area + areas[j] - both, 1)
     return ious
 
