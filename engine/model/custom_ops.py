@@ -105,7 +105,7 @@ BOX_DETECTIONS = CustomOp(
         *("class_logits", "box_deltas", "boxes", "count"),
         *("sizes", "score_threshold", "nms_threshold", "max_detections"),
     ),
-    outputs=("boxes_network", "boxes", "scores", "count"),
+    outputs=("boxes_network", "boxes", "scores", "count", "classes"),
     limits={"capacity": _BOXES},
 )
 #: Every op that a graph may hold. ``ChartResult`` and ``ClosestVertices`` follow the graph and are no nodes.

@@ -213,7 +213,7 @@ class _SectionedRequest(_OpenvinoRequest):
         begin = time.perf_counter()
         settings = self._detection_settings.values()
         proposals = (*self._box.outputs, self._box.boxes, self._proposal_count)
-        self._people.boxes[:], boxes, scores, count = self._detections(*proposals, *settings)
+        self._people.boxes[:], boxes, scores, count, _ = self._detections(*proposals, *settings)
         self._detecting += time.perf_counter() - begin
         return boxes, scores, count
 

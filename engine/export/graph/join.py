@@ -177,6 +177,7 @@ def _declare_outputs(
         ("boxes", f32, ["people", 4]),
         ("scores", f32, ["people"]),
         ("count", i32, [1]),
+        ("classes", i32, ["people"]),
     )
     side = config.densepose.pooler.resolution
     _declare(densepose_align, ("densepose_pooled", f32, ["people", parts.channels, side, side]))

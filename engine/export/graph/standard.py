@@ -245,7 +245,9 @@ def _box_detections(make: _Builder, node: ir.Node) -> list[ir.Value]:
     original = make.clip(original, full_height, full_width)
     index = make("Reshape", make("NonZero", make("Greater", make.smaller_side(original), 0.0)), [-1])
     boxes, original, scores = (make("Gather", value, index, axis=0) for value in (boxes, original, scores))
-    return [boxes, original, scores, make("Cast", make("Shape", scores), to=ir.DataType.INT32)]
+    count = make("Cast", make("Shape", scores), to=ir.DataType.INT32)
+    classes = make("Cast", make("Mul", scores, 0.0), to=ir.DataType.INT32)  # there is one
+    return [boxes, original, scores, count, classes][: len(node.outputs)]
 
 
 _EXPANSIONS: Mapping[str, tuple[str, Callable[[_Builder, ir.Node], list[ir.Value]]]] = {
