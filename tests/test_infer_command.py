@@ -207,7 +207,9 @@ def test_a_folder_may_be_called_like_a_file(fake: FakeEngine) -> None:
 def test_of_a_video_another_file_is_refused(fake: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
     Path("v.mp4").write_bytes(bytes(100))
     assert main("infer", "fake.engine", "v.mp4", "-o", "out.gif") == cli.USAGE
-    assert "out.gif" in capsys.readouterr().err and not Path("out.gif").exists()
+    said = capsys.readouterr().err
+    assert "out.gif looks like a file" in said and "-o out.mp4" in said and "-o out)" in said
+    assert not Path("out.gif").exists() and not fake.loaded
     assert main("infer", "fake.engine", "v.mp4", "--skip-existing") == cli.USAGE
     assert "--skip-existing is for pictures" in capsys.readouterr().err
 
