@@ -76,7 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"error: {error}")
             code = BAD_OUTPUT
     if code in (CLOSED_PIPE, BAD_OUTPUT):
-        _drop_stdout()
+        _drop(sys.stdout)
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        _drop(sys.stderr)  # nobody hears the remarks; that is no reason to fail
     return code
 
 
@@ -201,10 +206,10 @@ def _checked_stdout() -> Iterator[_CheckedStdout | None]:
         sys.stdout = stream
 
 
-def _drop_stdout() -> None:
-    """Let what is left in the buffer go nowhere: Python flushes it at exit, and would fail with a traceback."""
+def _drop(stream: TextIO) -> None:
+    """Let what is left in the buffer go nowhere: Python flushes it at exit, and would fail with a code of its own."""
     with suppress(AttributeError, OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # ---- the parser ------------------------------------------------------------------------------------------------------
