@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from ..decoders import DECODERS, result_class
 from ..errors import EngineFileError, ImageError
 from ..files.heif import can_read_heif
 from ..files.output_files import OutputError, check_outputs
-from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, kind_of_suffix, mismatch, recognize
+from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, mismatch, names_a_file, recognize
 from ..model.engine_file import read_manifest
 from ..outputs.kinds import IUV_ORDERS, NPZ, OUTPUT_KINDS, Look, OutputKind, kinds_of, outputs_of
 from ..pictures.find import Picture, frames_remark
@@ -34,8 +33,6 @@ DEFAULT_OUTPUT = Path("out")
 _SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
 # One frame being resized, one in the network, one whose charts are decoded.
 _VIDEO_REQUESTS = 3
-# Beside those of files.recognize: what nobody calls a folder.
-_FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".xml", ".svg", ".npy", ".parquet")
 
 
 def _of_each_kind() -> str:
@@ -226,7 +223,7 @@ def _plan(arguments: Namespace) -> _Plan:
     """Raises ValueError, FileNotFoundError and ``OutputError``: what would go wrong after the work."""
     output: Path | None = arguments.output
     saving = not arguments.json or output is not None or arguments.save is not None
-    if output is not None and _names_a_file(output):
+    if output is not None and names_a_file(output):
         pictures = pictures_of(arguments.pictures, arguments.quiet)
         jobs = [_single_job(pictures, output, arguments.save, arguments.kinds)]
         place: Path | None = output.parent
@@ -247,13 +244,6 @@ def _plan(arguments: Namespace) -> _Plan:
         raise OutputError(f"{clash} is one of the pictures, it would be overwritten; -o names another folder")
     check_outputs(targets, arguments.force or arguments.skip_existing)
     return _Plan(jobs, place, found - len(jobs))
-
-
-def _names_a_file(output: Path) -> bool:
-    """Whether ``-o`` is meant as a file: "result.png" is, "results.2" is not."""
-    suffix = output.suffix.lower()
-    known = kind_of_suffix(suffix) is not None or suffix in _FILE_SUFFIXES
-    return known and not os.path.isdir(output)  # noqa: PTH112 (Path.is_dir raises where a name is too long)
 
 
 def _single_job(
@@ -295,12 +285,6 @@ def _run_video(arguments: Namespace, settings: dict[str, float | int | None]) ->
     from ..outputs.overlays import SCORE_THRESHOLD
     from . import infer_video
 
-    output: Path | None = arguments.output
-    if output is not None and _names_a_file(output) and not is_video(output):
-        raise ValueError(
-            f"-o {output} is no name of a video; -o {output.with_suffix('.mp4')} is one, and "
-            f"-o {output.with_suffix('')} names a folder"
-        )
     if arguments.skip_existing:
         raise ValueError("--skip-existing is for pictures; a video is worked on from its beginning, with --force anew")
     for path in arguments.pictures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import mimetypes
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..files.output_files import OutputError, atomic_output, check_outputs
+from ..files.recognize import names_a_file
 from ..outputs.kinds import NPZ, OUTPUT_KINDS, Look
-from ..pictures.find import SUFFIXES as PICTURE_SUFFIXES
 from ..video import LOSSLESS_SUFFIXES, SUFFIXES, SoundPacket, VideoReader, VideoWriter, is_video
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOut
     if arguments.json and arguments.output is None and arguments.save is None:
         return []
     path: Path | None = arguments.output
-    if path is not None and _names_a_file(path):
+    if path is not None and names_a_file(path):
         return [_one_file(path, source, kinds, arguments)]
     folder = path or default_folder
     # A folder that was named gets what the pictures' folder gets; without a name, one file is easier to find.
@@ -79,19 +78,11 @@ def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOut
     return planned
 
 
-def _names_a_file(path: Path) -> bool:
-    """Whether -o is meant as one file: it has a video's suffix, or that of another known kind of file."""
-    if path.is_dir():
-        return False
-    known = mimetypes.guess_type(path.name)[0] is not None or path.suffix.lower() in (*PICTURE_SUFFIXES, ".npz")
-    return is_video(path) or known
-
-
 def _one_file(path: Path, source: Path, kinds: Sequence[str], arguments: Namespace) -> VideoOutput:
     if not is_video(path):
         raise ValueError(
             f"-o {path} looks like a file, but no video can be written as *{path.suffix}: use one of "
-            f"{', '.join(SUFFIXES)}, or name a folder"
+            f"{', '.join(SUFFIXES)} (-o {path.with_suffix('.mp4')}), or name a folder (-o {path.with_suffix('')})"
         )
     if len(kinds) > 1:
         raise ValueError(f"-o {path} is one file, and {','.join(kinds)} are several; name a folder, or save one kind")

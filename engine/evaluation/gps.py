@@ -19,6 +19,7 @@ nobody annotated      found people are wrong              found people are ignor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +32,8 @@ from .annotations import MASK_SIZE, AnnotatedPicture, Annotation
 from .average_precision import Match, match_best, match_densepose
 from .boxes import box_iou, boxes_xywh
 from .surfaces import GridSurface, SmplSurface
+
+_VALUES_AT_A_TIME = 1 << 20
 
 #: Metres: the k of ``SimpleGps``, at which a point 0.3 m off counts a half.
 KAPPA = 0.255
@@ -101,8 +104,9 @@ class SimpleGps:
             distance = self._surface.distance(truth[hit], self._surface.points(part, u, v))
             value[hit] = np.exp(-(distance**2) / (2 * KAPPA**2))
             gps[k] = points.means(value)
-        masks = [a.segmentation.decode() for a in picture.annotations if a.segmentation is not None]
-        return Similarities(gps, _mask_ious(masks, [False] * len(masks), found))
+        outlines = [a.segmentation for a in picture.annotations if a.segmentation is not None]
+        masks = (outline.decode() for outline in outlines)
+        return Similarities(gps, _mask_ious(masks, [False] * len(outlines), found))
 
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         return match_best(similarity)
@@ -139,7 +143,7 @@ class CocoGps:
             value = np.zeros(len(x))
             value[hit] = np.exp(-(distance**2) / twice_k_squared[hit])
             gps[k] = points.means(value)
-        masks = [_coco_mask(annotation, (picture.height, picture.width)) for annotation in picture.annotations]
+        masks = (_coco_mask(annotation, (picture.height, picture.width)) for annotation in picture.annotations)
         return Similarities(gps, _mask_ious(masks, [a.crowd for a in picture.annotations], found))
 
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
@@ -197,18 +201,20 @@ def _at(
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _mask_ious(truths: list[np.ndarray], crowd: list[bool], found: DetectionResult) -> np.ndarray:
-    """[N, M]: IoU of everybody found with each mask; of a crowd, the share of the found mask that lies in it."""
-    ious = np.zeros((len(found), len(truths)))
-    areas = [int(mask.sum()) for mask in truths]
-    for k in range(len(found) if truths else 0):
-        person = found.person(k)
-        there, here = person.windows(*truths[0].shape)
-        patch = person.inside(here)
-        area = int(patch.sum())
-        for j, mask in enumerate(truths):
-            both = int((mask[there] & patch).sum())
-            ious[k, j] = both / max(area if crowd[j] else area + areas[j] - both, 1)
+def _mask_ious(truths: Iterable[np.ndarray], crowd: list[bool], found: DetectionResult) -> np.ndarray:
+    """[N, M]: IoU of everybody found with each mask; of a crowd, the share of the found mask that lies in it.
+
+    The masks, each of the picture's size, are taken one at a time: a few bytes of a file can stand for each.
+    """
+    ious = np.zeros((len(found), len(crowd)))
+    people = [found.person(k) for k in range(len(found))]
+    for j, mask in enumerate(truths if people else ()):
+        total = int(mask.sum())
+        for k, person in enumerate(people):
+            there, here = person.windows(*mask.shape)
+            patch = person.inside(here)
+            area, both = int(patch.sum()), int((mask[there] & patch).sum())
+            ious[k, j] = both / max(area if crowd[j] else area + total - both, 1)
     return ious
 
 
@@ -219,29 +225,41 @@ def _coco_mask(annotation: Annotation, size: tuple[int, int]) -> np.ndarray:
     merged = np.zeros(MASK_SIZE, bool)
     for part in annotation.masks:
         merged |= part.decode()
-    x, y, width, height = annotation.box
-    stretched = _stretch(merged, round(max(height, 1)), round(max(width, 1)))
     full = np.zeros(size, bool)
-    top, left = max(int(y), 0), max(int(x), 0)
-    bottom = max(min(int(y + height), size[0], int(y) + len(stretched)), top)
-    right = max(min(int(x + width), size[1], int(x) + stretched.shape[1]), left)
-    full[top:bottom, left:right] = stretched[top - int(y) : bottom - int(y), left - int(x) : right - int(x)]
+    windows, places = [], []
+    for start, length, limit in zip(annotation.box[1::-1], annotation.box[:1:-1], size, strict=True):
+        first, rounded = int(start), round(max(length, 1))
+        low = max(first, 0)
+        high = max(min(int(start + length), limit, first + rounded), low)
+        windows.append(slice(low, high))
+        places.append(_places(rounded, slice(low - first, high - first)))
+    full[tuple(windows)] = _stretch(merged, *places)
     return full
 
 
-def _stretch(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, corner pixels on corner pixels, more than a half is inside: SciPy's ``zoom`` of order 1.
+def _places(length: int, window: slice) -> np.ndarray:
+    """float64: where of a mask, in its pixels, those of ``window`` lie, of ``length`` that it is stretched to."""
+    return np.arange(window.start, window.stop) * ((MASK_SIZE[0] - 1) / (length - 1) if length > 1 else 0.0)
+
+
+def _stretch(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``mask`` at these places; bilinear, more than a half is inside: SciPy's ``zoom`` of order 1.
 
     Also where, at some sizes, the place of the last row or column rounds to beyond the mask, which is empty.
     """
-    values = mask.astype(np.float64)
-    for axis, length in enumerate((height, width)):
-        last = values.shape[axis] - 1
-        place = np.arange(length) * (last / (length - 1) if length > 1 else 0.0)
-        low = np.minimum(place.astype(np.int64), last)
-        high = np.minimum(low + 1, last)
-        shape = (-1, 1) if axis == 0 else (1, -1)
-        weight = (place - low).reshape(shape)
-        values = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
-        values *= (place <= last).reshape(shape)
-    return values > 0.5
+    values = _interpolated(mask.astype(np.float64), rows, 0)
+    inside = np.empty((len(rows), len(columns)), bool)
+    step = _VALUES_AT_A_TIME // max(len(columns), 1) + 1
+    for start in range(0, len(rows), step):
+        inside[start : start + step] = _interpolated(values[start : start + step], columns, 1) > 0.5
+    return inside
+
+
+def _interpolated(values: np.ndarray, place: np.ndarray, axis: int) -> np.ndarray:
+    last = values.shape[axis] - 1
+    low = np.minimum(place.astype(np.int64), last)
+    high = np.minimum(low + 1, last)
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    weight = (place - low).reshape(shape)
+    between: np.ndarray = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
+    return between * (place <= last).reshape(shape)
