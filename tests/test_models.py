@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from densepose_engine.export.config.model_config import ModelConfig, PredictorConfig, load_config
 from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.export.networks import mobile
-from densepose_engine.export.networks.heads import ASPP, DensePosePredictor, ImageLevelFeatures, NonLocalBlock
+from densepose_engine.export.networks.heads import ASPP, ImageLevelFeatures, NonLocalBlock
 from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
+from densepose_engine.export.networks.predictors import ChartPredictor, EmbeddingPredictor
 
 DATA = Path(__file__).parent / "data"
 ARCHITECTURES = sorted(path.stem for path in (DATA / "keys").glob("*.json"))
@@ -139,10 +140,10 @@ def test_attention_is_the_plain_softmax_of_products() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
-def predictor(**changes: Any) -> DensePosePredictor:
+def predictor(**changes: Any) -> ChartPredictor:
     torch.manual_seed(0)
     config = PredictorConfig(2, 24, 4, 2, None, False, 0.01)
-    return DensePosePredictor(8, dataclasses.replace(config, **changes)).requires_grad_(False)
+    return ChartPredictor(8, dataclasses.replace(config, **changes)).requires_grad_(False)
 
 
 @pytest.mark.parametrize(

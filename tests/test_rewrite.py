@@ -19,8 +19,9 @@ from densepose_engine.export.graph.rewrite import (
     transposed_as_conv,
 )
 from densepose_engine.export.model import DensePoseRCNN
-from densepose_engine.export.networks.heads import DensePosePredictor, RPNHead
+from densepose_engine.export.networks.heads import RPNHead
 from densepose_engine.export.networks.necks import BiFPN
+from densepose_engine.export.networks.predictors import MapPredictor
 
 KEYS = Path(__file__).parent / "data" / "keys"
 MOBILE = "mobile_parsing_rcnn_b_efficientnet_lite0"
@@ -114,7 +115,7 @@ def test_rpn_heads_merge() -> None:
 @pytest.mark.parametrize("name", [MOBILE, "mobile_parsing_rcnn_b_wc2m", "densepose_rcnn_R_50_FPN_s1x"])
 def test_predictors_merge(name: str) -> None:
     predictor = make(name).roi_heads.densepose_predictor
-    assert isinstance(predictor, DensePosePredictor)
+    assert isinstance(predictor, ChartPredictor)
     x = torch.randn(2, predictor.u_lowres.in_channels, 6, 6)
     expected, merged = predictor(x), MergedPredictor(predictor)(x)
     assert list(merged) == list(expected)

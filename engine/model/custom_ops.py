@@ -82,6 +82,10 @@ class CustomOp:
         """The one of a node's outputs that is ``role``."""
         return outputs[self.outputs.index(role)]
 
+    def by_role(self, outputs: Sequence[T]) -> dict[str, T]:
+        """A node's outputs by their roles; the last ones may be left out."""
+        return dict(zip(self.outputs, outputs, strict=False))
+
 
 _STRIDES, _BOXES = (1, 1024), (1, 100_000)
 
@@ -105,7 +109,7 @@ BOX_DETECTIONS = CustomOp(
         *("class_logits", "box_deltas", "boxes", "count"),
         *("sizes", "score_threshold", "nms_threshold", "max_detections"),
     ),
-    outputs=("boxes_network", "boxes", "scores", "count"),
+    outputs=("boxes_network", "boxes", "scores", "count", "classes"),
     limits={"capacity": _BOXES},
 )
 #: Every op that a graph may hold. ``ChartResult`` and ``ClosestVertices`` follow the graph and are no nodes.
@@ -136,3 +140,5 @@ SETTINGS = {
 IMAGE = "image"
 #: What the graph gives beside the maps: the roles of BoxDetections' outputs that leave the graph.
 DETECTIONS = ("boxes", "scores", "count")
+#: One more that leaves it, of a model of several classes; a node for one class has no such output.
+CLASSES = "classes"
