@@ -13,6 +13,7 @@ from densepose_engine.export.graph.rewrite import MergedPredictor
 from densepose_engine.export.graph.rewrite_backbone import merge_mixed, rewrite_backbone
 from densepose_engine.export.networks.mobile import ConditionalResidual, MobileBackbone
 from densepose_engine.export.networks.mobile_layers import CondConv2d, MixedConv2d, PaddedConv2d
+from densepose_engine.export.networks.predictors import ChartPredictor
 
 
 def of_modules(model: nn.Module, kind: type) -> int:

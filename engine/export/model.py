@@ -126,7 +126,7 @@ class DensePoseRCNN(nn.Module):
         return features if self.roi_heads.decoder is None else [self.roi_heads.decoder(features)]
 
     def box(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits, background last, and box deltas from ``(N, C, P, P)``; see :class:`~.networks.heads.BoxPredictor`."""
+        """Class logits and box deltas from ``(N, C, P, P)``; see :class:`~.networks.heads.BoxPredictor`."""
         return self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
 
     def densepose(self, pooled: Tensor) -> dict[str, Tensor]:

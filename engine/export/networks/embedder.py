@@ -14,7 +14,7 @@ _LEAST_NORM = 1e-6  # detectron2's; a shorter row is divided by it
 
 
 class VertexEmbedder(nn.Module):
-    """The embeddings of one mesh: a matrix ``embeddings``, which in "vertex_feature" the vertices' ``features`` multiply.
+    """The embeddings of one mesh: a matrix, which for "vertex_feature" the vertices' features multiply.
 
     ``features`` ``(V, F)`` and ``embeddings`` ``(F, D)``, or ``embeddings`` ``(V, D)`` alone.
     """

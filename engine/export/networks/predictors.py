@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ class MapPredictor(nn.Module):
     ``names``: of the maps, by the convolutions' parameter names where they are not these without ``_lowres``.
     """
 
-    names: dict[str, str]
+    names: ClassVar[Mapping[str, str]] = {}
     config: PredictorConfig | EmbeddingPredictorConfig
 
     def layers(self) -> dict[str, Layer]:
@@ -71,7 +72,7 @@ class ChartPredictor(MapPredictor):
     ``DensePoseConv3Head`` and, of features doubled in size, ``DensePoseNearestConv3Head``.
     """
 
-    names = {"ann_index_lowres": "coarse_segm", "index_uv_lowres": "fine_segm"}
+    names: ClassVar[Mapping[str, str]] = {"ann_index_lowres": "coarse_segm", "index_uv_lowres": "fine_segm"}
     config: PredictorConfig
 
     def __init__(self, channels: int, config: PredictorConfig) -> None:
@@ -111,7 +112,7 @@ class EmbeddingPredictor(MapPredictor):
     ``coarse_segm_confidence``, which has already scaled the logits.
     """
 
-    names = {"embed_lowres": "embedding"}
+    names: ClassVar[Mapping[str, str]] = {"embed_lowres": "embedding"}
     config: EmbeddingPredictorConfig
 
     def __init__(self, channels: int, config: EmbeddingPredictorConfig) -> None:
