@@ -65,7 +65,7 @@ class BoxPredictor(nn.Module):
         self.bbox_pred = nn.Linear(features, config.deltas)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, classes + 1)``, background last, and deltas ``(N, 4 classes)``, or ``(N, 4)`` for all of them."""
+        """Logits ``(N, classes + 1)``, background last, and deltas ``(N, 4 classes)``, or ``(N, 4)`` for all."""
         return self.cls_score(x), self.bbox_pred(x)
 
 
