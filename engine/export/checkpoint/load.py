@@ -22,7 +22,7 @@ from ...errors import CheckpointError
 from ...files.fields import shown
 from ...files.reading import NotRegularError, check_zip_directory, open_regular
 from .generations import advice
-from .maps import advice_on_maps
+from .maps import advice_on_classes, advice_on_maps
 from .numpy_pickle import NUMPY_BUILDERS, PickledArray
 from .pickle_reader import DamagedPickleError, PickleError, read_pickle
 from .torch_archive import check_torch_archive
@@ -318,7 +318,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
 
 def _advice(config: Any, weights: Mapping[str, Tensor | np.ndarray]) -> str | None:
     """Why the weights do not fit, if that can be told."""
-    return None if config is None else advice(config, weights) or advice_on_maps(config, weights)
+    if config is None:
+        return None
+    # What the maps are comes first: what is said of generations is said of charts.
+    return advice_on_maps(config, weights) or advice(config, weights) or advice_on_classes(config, weights)
 
 
 def _as_tensor(value: Tensor | np.ndarray) -> Tensor:

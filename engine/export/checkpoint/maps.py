@@ -14,14 +14,14 @@ _MOST_NAMED = 10
 
 
 def advice_on_maps(config: ModelConfig, weights: Mapping[str, Any]) -> str | None:
-    """A sentence for a checkpoint that does not fit ``config``, if its maps, meshes or classes are others; else None.
+    """A sentence for a checkpoint that does not fit ``config``, if its maps or meshes are others; else None.
 
     ``weights`` maps names to arrays or tensors, of which only shapes are read.
     """
     predictor, found = config.densepose.predictor, _vertices(weights)
     if not isinstance(predictor, EmbeddingPredictorConfig):
         if not found:
-            return _advice_on_classes(config, weights)
+            return None
         return (
             "It is of a model with continuous surface embeddings (CSE), and the configuration has charts: give the "
             f"YAML that it was trained with, whose {_KEY}PREDICTOR_NAME is an embedding predictor"
@@ -32,7 +32,7 @@ def advice_on_maps(config: ModelConfig, weights: Mapping[str, Any]) -> str | Non
                 "It is of a model with charts, and the configuration has continuous surface embeddings "
                 f"({_KEY}PREDICTOR_NAME): give the YAML that it was trained with"
             )
-        return _advice_on_classes(config, weights)
+        return None
     wanted = {one.mesh: one.num_vertices for one in predictor.embedders}
     if set(wanted) != set(found):
         return f"It has the meshes {_listed(found)}, and {_KEY}CSE.EMBEDDERS {_listed(wanted)}"
@@ -40,7 +40,17 @@ def advice_on_maps(config: ModelConfig, weights: Mapping[str, Any]) -> str | Non
         if found[mesh] is not None and found[mesh] != vertices:
             key = f"{_KEY}CSE.EMBEDDERS.{mesh}.NUM_VERTICES"
             return f"Its mesh {mesh} has {found[mesh]} vertices, and {key} is {vertices}"
-    return _advice_on_classes(config, weights)
+    return None
+
+
+def advice_on_classes(config: ModelConfig, weights: Mapping[str, Any]) -> str | None:
+    """The same for a checkpoint of another number of classes."""
+    shape = tuple(getattr(weights.get(_HEADS + "box_predictor.cls_score.weight"), "shape", ()))
+    classes = int(shape[0]) - 1 if len(shape) == 2 else None
+    if classes is None or classes == config.box.num_classes:
+        return None
+    noun = "class" if classes == 1 else "classes"
+    return f"It has {classes} {noun}, and MODEL.ROI_HEADS.NUM_CLASSES is {config.box.num_classes}"
 
 
 def _vertices(weights: Mapping[str, Any]) -> dict[str, int | None]:
@@ -55,14 +65,6 @@ def _vertices(weights: Mapping[str, Any]) -> dict[str, int | None]:
             shape = tuple(weights[name].shape)
             found[mesh] = int(shape[0]) if len(shape) == 2 else None
     return found
-
-
-def _advice_on_classes(config: ModelConfig, weights: Mapping[str, Any]) -> str | None:
-    shape = tuple(getattr(weights.get(_HEADS + "box_predictor.cls_score.weight"), "shape", ()))
-    classes = int(shape[0]) - 1 if len(shape) == 2 else None
-    if classes is None or classes == config.box.num_classes:
-        return None
-    return f"It has {classes} classes, and MODEL.ROI_HEADS.NUM_CLASSES is {config.box.num_classes}"
 
 
 def _listed(meshes: Mapping[str, Any]) -> str:
