@@ -10,6 +10,7 @@ from graph_runner import run_cut
 
 from densepose_engine.export.config.model_config import ModelConfig
 from densepose_engine.export.graph.join import METADATA
+from densepose_engine.model.decoder import PREFIX
 
 
 def graph_stage_outputs(
@@ -34,4 +35,13 @@ def graph_stage_outputs(
     for index, name in enumerate(cuts["rpn"]):
         merged = outputs.pop(name)
         outputs[f"objectness_{index}"], outputs[f"deltas_{index}"] = merged[:, :anchors], merged[:, anchors:]
+    for index, mesh in enumerate(description.get("decoder", {}).get("settings", {}).get("meshes", ())):
+        constant = graph.graph.initializers[f"{PREFIX}vertex_embeddings/{index}"].const_value
+        outputs[f"vertex_embeddings.{mesh}"] = constant.numpy()
     return outputs | {name: outputs[name][:1] for name in cuts["densepose"]}
+
+
+def graph_maps(graph: ir.Model, pooled: np.ndarray) -> dict[str, np.ndarray]:
+    """The maps of several people, by name, from what the DensePose head pools."""
+    names = json.loads(graph.metadata_props[METADATA])["cut_points"]["densepose"]
+    return run_cut(graph, {"densepose_pooled": pooled}, names)

@@ -13,6 +13,8 @@ from weights import state_dict
 from densepose_engine.export.config.model_config import ModelConfig, PoolerConfig, load_config
 from densepose_engine.export.model import DensePoseRCNN
 
+#: How the names begin of what is searched for in maps at box size.
+SEARCHED = ("closest.", "mask.")
 #: Largest error of any stage, relative to the stage's largest absolute value.
 TOLERANCE = 1e-4
 
@@ -51,12 +53,14 @@ def stage_outputs(model: DensePoseRCNN, image: np.ndarray, boxes: np.ndarray) ->
     outputs["class_logits"], outputs["box_deltas"] = model.box(outputs["box_pooled"])
     outputs["densepose_pooled"] = pool(model.densepose_features(levels), config.densepose.pooler)
     outputs.update(model.densepose(outputs["densepose_pooled"][:1]))
+    for mesh in model.roi_heads.embedder.meshes if model.roi_heads.embedder is not None else ():
+        outputs[f"vertex_embeddings.{mesh}"] = model.vertex_embeddings(mesh)
     return {name: value.numpy() for name, value in outputs.items()}
 
 
 def as_stored(output: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The part of a full output that a stage file keeps: every n-th channel, and every n-th row of the finest level."""
-    steps = [full // kept for full, kept in zip(output.shape, shape, strict=True)]
+    steps = [-(-full // kept) for full, kept in zip(output.shape, shape, strict=True)]
     part = output[tuple(slice(None, None, step) for step in steps)]
     assert part.shape == tuple(shape), f"{output.shape} cannot be thinned to {tuple(shape)}"
     return part
@@ -74,10 +78,13 @@ def thinning(size: int) -> int:
 
 
 def relative_errors(outputs: Mapping[str, np.ndarray], stages: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Largest error per stage, relative to the stage's largest value, for a full or a committed stage file."""
+    """Largest error per stage, relative to the stage's largest value, for a full or a committed stage file.
+
+    What follows the stages (``vertex_stages``) is no part of them.
+    """
     errors = {}
     for name in stages:
-        if name in ("image", "boxes") or "." in name:
+        if name in ("image", "boxes") or name.endswith((".shape", ".largest")) or name.startswith(SEARCHED):
             continue
         if f"{name}.shape" in stages:
             part = as_stored(outputs[name], tuple(stages[f"{name}.shape"])).ravel()

@@ -18,6 +18,8 @@ from densepose_engine.export.checkpoint.load import load_checkpoint, load_weight
 from densepose_engine.export.config.model_config import load_config
 from densepose_engine.export.graph.join import METADATA, export_graph
 from densepose_engine.export.model import DensePoseRCNN
+from densepose_engine.model.custom_ops import BOX_DETECTIONS
+from densepose_engine.model.decoder import PREFIX
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
@@ -51,6 +53,14 @@ def test_nothing_of_the_exporting_machine_is_left(demo_onnx: Path) -> None:
     raw = demo_onnx.read_bytes()
     for trace in (b"site-packages", b"stack_trace", b".py", str(MODELS.parent).encode()):
         assert trace not in raw
+
+
+def test_a_graph_of_one_class_says_nothing_of_classes(graph: ir.Model) -> None:
+    assert [value.name for value in graph.graph.outputs][:4] == ["boxes", "scores", "count", "coarse_segm"]
+    (detections,) = (node for node in graph.graph if BOX_DETECTIONS.matches(node))
+    assert [value.name for value in detections.outputs] == ["boxes_network", "boxes", "scores", "count"]
+    assert not any(name.startswith(PREFIX) for name in graph.graph.initializers)
+    assert "decoder" not in json.loads(graph.metadata_props[METADATA])
 
 
 def test_rewrites_left_their_mark(graph: ir.Model) -> None:

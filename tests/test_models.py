@@ -14,18 +14,28 @@ import torch
 from stages import TOLERANCE, relative_errors, stage_outputs, with_weights
 from torch import nn
 from torch.nn import functional as F
+from vertex_stages import vertex_differences
 
-from densepose_engine.export.config.model_config import ModelConfig, PredictorConfig, load_config
+from densepose_engine.export.config.model_config import (
+    EmbedderConfig,
+    EmbeddingPredictorConfig,
+    ModelConfig,
+    PredictorConfig,
+    load_config,
+)
 from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.export.networks import mobile
-from densepose_engine.export.networks.heads import ASPP, DensePosePredictor, ImageLevelFeatures, NonLocalBlock
+from densepose_engine.export.networks.embedder import VertexEmbedder
+from densepose_engine.export.networks.heads import ASPP, ImageLevelFeatures, NonLocalBlock
 from densepose_engine.export.networks.mobile_architectures import MOBILE_ARCHITECTURES
+from densepose_engine.export.networks.predictors import ChartPredictor, EmbeddingPredictor
 
 DATA = Path(__file__).parent / "data"
 ARCHITECTURES = sorted(path.stem for path in (DATA / "keys").glob("*.json"))
 STAGED = sorted(path.stem for path in (DATA / "stages").glob("*_rcnn_*.npz"))
 LITE0, SPNASNET = "mobile_parsing_rcnn_b_efficientnet_lite0", "mobile_parsing_rcnn_b_spnasnet_100"
 DEEPLAB = "densepose_rcnn_R_50_FPN_DL_s1x"
+WITH_VERTICES, SMPL = ["densepose_rcnn_R_50_FPN_soft_s1x", "mobile_parsing_rcnn_b_cse"], "smpl_27554"
 
 
 def config_of(name: str) -> ModelConfig:
@@ -53,9 +63,10 @@ def change(config: Any, **changes: Any) -> Any:
     return config
 
 
-def test_there_are_thirteen_architectures_and_seven_stage_files() -> None:
-    assert len(ARCHITECTURES) == 13
-    assert len(STAGED) == 7
+def test_there_are_seventeen_architectures_and_nine_stage_files() -> None:
+    assert len(ARCHITECTURES) == 17
+    assert len(STAGED) == 9
+    assert set(WITH_VERTICES) < set(STAGED)
     assert {LITE0, SPNASNET, DEEPLAB} < set(STAGED)
 
 
@@ -67,9 +78,19 @@ def test_names_and_shapes_are_detectron2s(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGED)
 def test_every_stage_is_detectron2s(name: str) -> None:
-    errors = stage_errors(config_of(name), name)
-    assert len(errors) == 23
+    model = with_weights(config_of(name))
+    with np.load(DATA / "stages/inputs.npz") as inputs, np.load(DATA / f"stages/{name}.npz") as file:
+        outputs, stages = stage_outputs(model, inputs["image"], inputs["boxes"]), dict(file)
+    errors = relative_errors(outputs, stages)
+    assert len(errors) == (12 if name in WITH_VERTICES else 23)
     assert max(errors.values()) < TOLERANCE, errors
+    if name in WITH_VERTICES:
+        pooled = torch.from_numpy(outputs["densepose_pooled"][:2])
+        maps = {one: values.numpy() for one, values in model.densepose(pooled).items()}
+        found = list(vertex_differences(maps, {SMPL: model.vertex_embeddings(SMPL).numpy()}, stages))
+        assert [search for search, _, _ in found] == [f"{SMPL}.0", f"{SMPL}.1"]
+        # A pixel or two of the hundreds that are kept.
+        assert all(vertices < 4e-3 and mask < 4e-3 for _, vertices, mask in found), found
 
 
 @pytest.mark.parametrize(
@@ -83,6 +104,7 @@ def test_every_stage_is_detectron2s(name: str) -> None:
         (LITE0, {"densepose__deeplab__dilations": (6, 12, 56)}, "coarse_segm"),
         (DEEPLAB, {"densepose__deeplab__dilations": (6, 12, 18)}, "coarse_segm"),
         (DEEPLAB, {"backbone__stride_in_1x1": False}, "p2"),
+        (WITH_VERTICES[0], {"densepose__pooler__sampling_ratio": 1}, "embedding"),
     ],
 )
 def test_the_stage_files_notice_a_wrong_model(name: str, changes: dict[str, Any], first_wrong_stage: str) -> None:
@@ -139,10 +161,10 @@ def test_attention_is_the_plain_softmax_of_products() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
-def predictor(**changes: Any) -> DensePosePredictor:
+def predictor(**changes: Any) -> ChartPredictor:
     torch.manual_seed(0)
     config = PredictorConfig(2, 24, 4, 2, None, False, 0.01)
-    return DensePosePredictor(8, dataclasses.replace(config, **changes)).requires_grad_(False)
+    return ChartPredictor(8, dataclasses.replace(config, **changes)).requires_grad_(False)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +195,61 @@ def test_segmentation_confidences_scale_the_logits() -> None:
         torch.testing.assert_close(maps[f"{name}_confidence"], confidence)
         torch.testing.assert_close(maps[name], plain(x)[name] * confidence)
         assert maps[f"{name}_confidence"].min() > 0.125
+
+
+def embedding_predictor(**changes: Any) -> EmbeddingPredictor:
+    torch.manual_seed(0)
+    embedder = EmbedderConfig("torus", "vertex_direct", 5, None)
+    config = EmbeddingPredictorConfig(3, 6, 4, 2, False, 0.125, (embedder,), (0,))
+    return EmbeddingPredictor(8, dataclasses.replace(config, **changes)).requires_grad_(False)
+
+
+def test_embeddings_and_their_confidences() -> None:
+    x = torch.randn(2, 8, 4, 4)
+    model, plain = embedding_predictor(segm_confidence=True), embedding_predictor()
+    assert set(model.state_dict()) - set(plain.state_dict()) == {
+        "coarse_segm_confidence_lowres.weight",
+        "coarse_segm_confidence_lowres.bias",
+    }
+    plain.load_state_dict(model.state_dict(), strict=False)
+    maps, raw = model(x), plain(x)
+    assert list(maps) == ["coarse_segm", "embedding", "coarse_segm_confidence"]
+    assert {name: tuple(one.shape) for name, one in raw.items()} == {
+        "coarse_segm": (2, 3, 16, 16),
+        "embedding": (2, 6, 16, 16),
+    }
+    logits = F.interpolate(model.coarse_segm_confidence_lowres(x), scale_factor=2, mode="bilinear", align_corners=False)
+    confidence = torch.log1p(torch.exp(logits)) + 0.125
+    torch.testing.assert_close(maps["coarse_segm_confidence"], confidence)
+    torch.testing.assert_close(maps["coarse_segm"], raw["coarse_segm"] * confidence)
+    torch.testing.assert_close(maps["embedding"], raw["embedding"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("feature_dim", [None, 7])
+def test_vertex_embeddings_have_length_1(feature_dim: int | None) -> None:
+    kind = "vertex_direct" if feature_dim is None else "vertex_feature"
+    embedder = VertexEmbedder(EmbedderConfig("torus", kind, 50, feature_dim), 4)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    state = {n: torch.randn(v.shape, generator=generator) for n, v in embedder.state_dict().items()}
+    state["features" if feature_dim else "embeddings"][3] = 0
+    embedder.load_state_dict(state)
+    rows = (state["features"] @ state["embeddings"] if feature_dim else state["embeddings"]).double()
+    rows[3] = 0
+    expected = rows / torch.maximum(rows.norm(dim=1, keepdim=True), torch.tensor(1e-6))
+    found = embedder()
+    assert found.dtype == torch.float32 and found.shape == (50, 4)
+    torch.testing.assert_close(found, expected.float(), rtol=0, atol=1e-6)
+    assert (found[3] == 0).all()
+
+
+def test_a_box_predictor_has_boxes_of_each_class_or_of_all() -> None:
+    config = config_of("densepose_rcnn_R_50_FPN_soft_animals_I0_finetune_16k")
+    assert config.box.num_classes == 9
+    for agnostic, deltas in ((False, 36), (True, 4)):
+        model = DensePoseRCNN(change(config, box__class_agnostic=agnostic, densepose__decoder=None))
+        width = config.box.pooler.resolution
+        logits, moves = model.box(torch.zeros(3, 256, width, width))
+        assert logits.shape == (3, 10) and moves.shape == (3, deltas)
 
 
 def test_variants_without_a_stage_file_have_detectron2s_names() -> None:

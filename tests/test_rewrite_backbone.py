@@ -11,9 +11,9 @@ from weights import state_dict
 from densepose_engine.export.config.model_config import MobileBackboneConfig, PredictorConfig
 from densepose_engine.export.graph.rewrite import MergedPredictor
 from densepose_engine.export.graph.rewrite_backbone import merge_mixed, rewrite_backbone
-from densepose_engine.export.networks.heads import DensePosePredictor
 from densepose_engine.export.networks.mobile import ConditionalResidual, MobileBackbone
 from densepose_engine.export.networks.mobile_layers import CondConv2d, MixedConv2d, PaddedConv2d
+from densepose_engine.export.networks.predictors import ChartPredictor
 
 
 def of_modules(model: nn.Module, kind: type) -> int:
@@ -71,7 +71,7 @@ def test_rewritten_backbones_give_the_same(name: str) -> None:
 def test_the_first_generations_map_heads_are_one_convolution(kind: str) -> None:
     torch.manual_seed(0)
     config = PredictorConfig(15, 24, 4, 1, None, False, 0.01, kind)  # type: ignore[arg-type]
-    predictor = DensePosePredictor(8, config).requires_grad_(False)
+    predictor = ChartPredictor(8, config).requires_grad_(False)
     merged = MergedPredictor(predictor)
     assert of_modules(merged, nn.Conv2d) == 1
     x = torch.randn(3, 8, 6, 5)

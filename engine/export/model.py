@@ -11,9 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .config.model_config import ModelConfig
-from .networks.heads import BoxHead, BoxPredictor, Decoder, DensePoseHead, DensePosePredictor, RPNHead, SimpleDecoder
+from .config.model_config import EmbeddingPredictorConfig, ModelConfig
+from .networks.embedder import Embedder
+from .networks.heads import BoxHead, BoxPredictor, Decoder, DensePoseHead, RPNHead, SimpleDecoder
 from .networks.necks import build_pyramid
+from .networks.predictors import build_predictor
 from .networks.shared_block import MobileParsingSharedBlock, ParsingSharedBlock, build_shared_block
 
 
@@ -47,7 +49,7 @@ class ROIHeads(nn.Module):
         super().__init__()
         channels, densepose = config.neck.out_channels, config.densepose
         self.box_head = BoxHead(channels, config.box)
-        self.box_predictor = BoxPredictor(self.box_head.out_features)
+        self.box_predictor = BoxPredictor(self.box_head.out_features, config.box)
         self.decoder: Decoder | SimpleDecoder | None = None
         if densepose.decoder is not None:
             self.decoder = (
@@ -59,13 +61,16 @@ class ROIHeads(nn.Module):
         if densepose.shared_block is not None:
             self.shared_block = build_shared_block(channels, densepose.shared_block)
             channels = self.shared_block.out_channels
+        self.embedder: Embedder | None = None
+        if isinstance(densepose.predictor, EmbeddingPredictorConfig):
+            self.embedder = Embedder(densepose.predictor)
         # The head that makes the maps itself has the predictor's place and the head's name.
         if densepose.predictor.kind != "transposed":
-            self.densepose_head: nn.Module = DensePosePredictor(channels, densepose.predictor)
+            self.densepose_head: nn.Module = build_predictor(channels, densepose.predictor)
             return
         head = DensePoseHead(channels, densepose)
         self.densepose_head = head
-        self.densepose_predictor = DensePosePredictor(head.out_channels, densepose.predictor)
+        self.densepose_predictor = build_predictor(head.out_channels, densepose.predictor)
 
     @property
     def map_predictor(self) -> nn.Module:
@@ -121,9 +126,15 @@ class DensePoseRCNN(nn.Module):
         return features if self.roi_heads.decoder is None else [self.roi_heads.decoder(features)]
 
     def box(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits ``(N, 2)``, background last, and box deltas ``(N, 4)`` from ``(N, C, P, P)``."""
+        """Class logits and box deltas from ``(N, C, P, P)``; see :class:`~.networks.heads.BoxPredictor`."""
         return self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
 
     def densepose(self, pooled: Tensor) -> dict[str, Tensor]:
-        """Maps by name from ``(N, C, P, P)``; see :class:`~.networks.heads.DensePosePredictor`."""
+        """Maps by name from ``(N, C, P, P)``; see :class:`~.networks.predictors.MapPredictor`."""
         return self.roi_heads.map_predictor(self.roi_heads.head_features(pooled))
+
+    def vertex_embeddings(self, mesh: str) -> Tensor:
+        """float32 ``(V, D)`` of a mesh by its name, of a model with continuous surface embeddings; rows of length 1."""
+        if self.roi_heads.embedder is None:
+            raise ValueError("this model has charts, no vertices")
+        return self.roi_heads.embedder(mesh)

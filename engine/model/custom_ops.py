@@ -82,6 +82,10 @@ class CustomOp:
         """The one of a node's outputs that is ``role``."""
         return outputs[self.outputs.index(role)]
 
+    def by_role(self, outputs: Sequence[T]) -> dict[str, T]:
+        """A node's outputs by their roles; the last ones may be left out."""
+        return dict(zip(self.outputs, outputs, strict=False))
+
 
 _STRIDES, _BOXES = (1, 1024), (1, 100_000)
 
@@ -136,3 +140,5 @@ SETTINGS = {
 IMAGE = "image"
 #: What the graph gives beside the maps: the roles of BoxDetections' outputs that leave the graph.
 DETECTIONS = ("boxes", "scores", "count")
+#: One more that leaves it, of a model of several classes; a node for one class has no such output.
+CLASSES = "classes"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from stages import TOLERANCE, model_with_weights, relative_errors, stage_outputs, with_weights
+from vertex_stages import searched, vertex_differences
 
 from densepose_engine.export.checkpoint.load import load_checkpoint, load_weights
 from densepose_engine.export.config.model_config import load_config
@@ -18,9 +20,13 @@ ARCHITECTURES = [
     "densepose_rcnn_R_101_FPN_DL_s1x",
     "densepose_rcnn_R_101_FPN_s1x",
     "densepose_rcnn_R_50_FPN_DL_s1x",
+    "densepose_rcnn_R_50_FPN_DL_soft_s1x",
     "densepose_rcnn_R_50_FPN_WC2M_s1x",
     "densepose_rcnn_R_50_FPN_s1x",
     "densepose_rcnn_R_50_FPN_s1x_legacy",
+    "densepose_rcnn_R_50_FPN_soft_animals_I0_finetune_16k",
+    "densepose_rcnn_R_50_FPN_soft_s1x",
+    "mobile_parsing_rcnn_b_cse",
     "mobile_parsing_rcnn_b_efficientnet_lite0",
     "mobile_parsing_rcnn_b_spnasnet_100",
     "mobile_parsing_rcnn_b_wc2m",
@@ -29,23 +35,24 @@ ARCHITECTURES = [
 STAGED = [
     "densepose_rcnn_R_50_FPN_DL_s1x",
     "densepose_rcnn_R_50_FPN_s1x",
+    "densepose_rcnn_R_50_FPN_soft_s1x",
+    "mobile_parsing_rcnn_b_cse",
     "mobile_parsing_rcnn_b_efficientnet_lite0",
     "mobile_parsing_rcnn_b_spnasnet_100",
     "parsing_rcnn_R_50_FPN_s1x",
 ]
-
-
-EMBEDDINGS = ("soft", "cse")  # in the names of models without charts
+#: Stages of a file are all its entries but picture, boxes, and what is searched for in the maps.
+INPUTS = 2
 GENERATION_1 = ["gen1_mobile_rcnn_a", "gen1_mobile_rcnn_b", "gen1_parsing_rcnn_R_50_FPN_s1x"]
 
 
-def charts(folder: Path, pattern: str) -> list[str]:
-    return sorted(p.stem for p in folder.glob(pattern) if not any(word in p.stem for word in EMBEDDINGS))
+def stage_count(stages: Mapping[str, np.ndarray]) -> int:
+    return len(stages) - INPUTS - 2 * len(searched(stages))
 
 
 def test_lists_are_complete(shared: Path) -> None:
-    assert charts(shared / "oracle/keys", "*.json") == ARCHITECTURES
-    assert charts(shared / "oracle/stages", "*.npz") == STAGED
+    assert sorted(p.stem for p in (shared / "oracle/keys").glob("*.json")) == ARCHITECTURES
+    assert sorted(p.stem for p in (shared / "oracle/stages").glob("*.npz")) == STAGED
     assert sorted(p.stem for p in (shared / "oracle/gen1/keys").glob("*.yaml")) == GENERATION_1
 
 
@@ -111,10 +118,33 @@ def test_every_stage(shared: Path, name: str) -> None:
     model = model_with_weights(shared / f"oracle/keys/{name}.yaml")
     with np.load(shared / f"oracle/stages/{name}.npz") as file:
         stages = dict(file)
-    errors = relative_errors(stage_outputs(model, stages["image"], stages["boxes"]), stages)
+    outputs = stage_outputs(model, stages["image"], stages["boxes"])
+    errors = relative_errors(outputs, stages)
     print(name, {stage: f"{error:.1e}" for stage, error in errors.items()})
-    assert len(errors) == len(stages) - 2
+    assert len(errors) == stage_count(stages)
     assert max(errors.values()) < TOLERANCE, errors
+    if searched(stages):
+        pooled = torch.from_numpy(outputs["densepose_pooled"])
+        check_vertices(model, {one: maps.numpy() for one, maps in model.densepose(pooled).items()}, stages)
+
+
+def check_vertices(model: DensePoseRCNN, maps: Mapping[str, np.ndarray], stages: Mapping[str, np.ndarray]) -> None:
+    assert model.roi_heads.embedder is not None
+    vertices = {mesh: model.vertex_embeddings(mesh).numpy() for mesh in model.roi_heads.embedder.meshes}
+    for name, other_vertex, other_mask in vertex_differences(maps, vertices, stages):
+        print(f"{name}: {other_vertex:.2%} other vertices and {other_mask:.2%} of the mask, all of them ties")
+        assert other_vertex < 1e-3 and other_mask < 1e-3
+
+
+def test_demo_cse_checkpoint_loads_strictly(shared: Path) -> None:
+    folder = shared / "oracle/demo_cse"
+    model = DensePoseRCNN(load_config(folder / "demo_cse.yaml"))
+    weights = load_checkpoint(folder / "demo_cse.pth")
+    load_weights(model, weights)
+    given = torch.as_tensor(weights["roi_heads.embedder.embedder_anny_5001.embeddings"])
+    found = model.vertex_embeddings("anny_5001")
+    assert found.shape == (5001, 16)
+    torch.testing.assert_close(found, given, rtol=0, atol=1e-6)  # they have length 1 as they are
 
 
 def test_demo_checkpoint_loads_strictly(shared: Path) -> None:

@@ -45,7 +45,8 @@ class Sections:
 
     ``trunk``: image, sizes, max_proposals -> proposals ``[capacity, 4]``, their count ``[1]``, and the levels.
     ``box``: -> class logits, deltas. ``detections``: the op ``BoxDetections``, called without OpenVINO. ``people``: ->
-    the graph's other outputs, named ``maps``. ``capacity``: rows that proposals have room for.
+    the graph's other outputs, named ``maps``. ``capacity``: rows that proposals have room for. ``detected``: which of
+    the op's outputs the graph hands out.
     """
 
     trunk: Any
@@ -54,6 +55,7 @@ class Sections:
     people: Head
     capacity: int
     maps: tuple[str, ...]
+    detected: tuple[str, ...]
 
     def models(self) -> list[Any]:
         return [self.trunk, *self.box.models.values(), *self.people.models.values()]
@@ -64,7 +66,7 @@ class Sections:
         trunk, box = next(rest), {rows: next(rest) for rows in self.box.models}
         people = {rows: next(rest) for rows in self.people.models}
         heads = Head(box, self.box.levels), Head(people, self.people.levels)
-        return Sections(trunk, heads[0], self.detections, heads[1], self.capacity, self.maps)
+        return Sections(trunk, heads[0], self.detections, heads[1], self.capacity, self.maps, self.detected)
 
 
 def cut(model: Any) -> Sections | None:
@@ -90,7 +92,8 @@ def cut(model: Any) -> Sections | None:
         light = _constant_bytes(head) <= _LIGHT_BYTES
         heads.append(Head({count: _of_rows(head, count) for count in rows} if light else {ANY_ROWS: head}, numbers))
     box, people = heads
-    return Sections(trunk, box, _detections(nodes.detections), people, capacity, maps)
+    detected = tuple(port.get_any_name() for port in model.outputs if _is_detected(port))
+    return Sections(trunk, box, _detections(nodes.detections), people, capacity, maps, detected)
 
 
 def plan_rows(rows: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -148,7 +151,11 @@ def _place(output: Any) -> tuple[str, int]:
 
 def _map_results(model: Any) -> list[Any]:
     """The graph's outputs that BoxDetections does not make."""
-    return [port for port in model.outputs if _type(port.get_node().input(0)) != BOX_DETECTIONS.name]
+    return [port for port in model.outputs if not _is_detected(port)]
+
+
+def _is_detected(result: Any) -> bool:
+    return _type(result.get_node().input(0)) == BOX_DETECTIONS.name
 
 
 def _trunk(model: Any, capacity: int, levels: Sequence[tuple[str, int]]) -> Any:

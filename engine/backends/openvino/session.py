@@ -178,7 +178,7 @@ class _SectionedRequest(_OpenvinoRequest):
         self._detecting = 0.0  # seconds, of all runs
         self._box = _Head(sections.box, sections.capacity)
         self._people = _Head(sections.people, sections.detections.attributes["capacity"])
-        self._names = sections.maps
+        self._names, self._detected = sections.maps, sections.detected
         self._proposal_count = np.zeros(1, np.int32)
         for index, array in enumerate((self._box.boxes, self._proposal_count)):
             self._first.request.set_output_tensor(index, _share(array))
@@ -203,19 +203,23 @@ class _SectionedRequest(_OpenvinoRequest):
         if not self._fixed:  # levels of another size lie elsewhere
             self._bind()
         self._box.run(int(self._proposal_count[0]))
-        boxes, scores, count = self._detect()
-        people = int(count[0])
+        detected = self._detect()
+        people = int(detected["count"][0])
         self._people.run(people)
-        maps = {name: array[:people] for name, array in zip(self._names, self._people.outputs, strict=True)}
-        return {"boxes": boxes[:people], "scores": scores[:people], "count": count, **maps}
+        outputs = {name: detected[name] if name == "count" else detected[name][:people] for name in self._detected}
+        for name, array in zip(self._names, self._people.outputs, strict=True):
+            outputs[name] = array[:people]
+        return outputs
 
-    def _detect(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _detect(self) -> dict[str, np.ndarray]:
+        """All that BoxDetections says, by its roles."""
         begin = time.perf_counter()
         settings = self._detection_settings.values()
         proposals = (*self._box.outputs, self._box.boxes, self._proposal_count)
-        self._people.boxes[:], boxes, scores, count, _ = self._detections(*proposals, *settings)
+        detected = BOX_DETECTIONS.by_role(self._detections(*proposals, *settings))
+        self._people.boxes[:] = detected["boxes_network"]
         self._detecting += time.perf_counter() - begin
-        return boxes, scores, count
+        return detected
 
 
 # In the order of the op's inputs.

@@ -22,6 +22,7 @@ from ...errors import CheckpointError
 from ...files.fields import shown
 from ...files.reading import NotRegularError, check_zip_directory, open_regular
 from .generations import advice
+from .maps import advice_on_classes, advice_on_maps
 from .numpy_pickle import NUMPY_BUILDERS, PickledArray
 from .pickle_reader import DamagedPickleError, PickleError, read_pickle
 from .torch_archive import check_torch_archive
@@ -273,7 +274,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
     weights = _without_prefix(weights, expected)
     config = getattr(model, "config", None)
     if not expected.keys() & weights.keys():
-        advised = advice(config, weights) if config is not None else None
+        advised = _advice(config, weights)
         raise CheckpointError(
             f"the checkpoint does not belong to this configuration: none of its {len(weights)} names is one of the "
             f"model's; it has {_names(weights)}, and so on, the model {_names(expected)}, and so on"
@@ -287,7 +288,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
         if n in weights and not derived(n) and tuple(weights[n].shape) != tuple(expected[n].shape)
     ]
     if missing or unexpected or misshaped:
-        advised = advice(config, weights) if config is not None else None
+        advised = _advice(config, weights)
         raise CheckpointError(
             "the checkpoint does not belong to this configuration"
             + (f". {advised}" if advised else "")
@@ -313,6 +314,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | np.ndarray]) -
     if wrong:
         raise CheckpointError("the checkpoint holds values that cannot be weights" + _listing("unusable", wrong))
     model.load_state_dict(state, strict=True)
+
+
+def _advice(config: Any, weights: Mapping[str, Tensor | np.ndarray]) -> str | None:
+    """Why the weights do not fit, if that can be told."""
+    if config is None:
+        return None
+    # What the maps are comes first: what is said of generations is said of charts.
+    return advice_on_maps(config, weights) or advice(config, weights) or advice_on_classes(config, weights)
 
 
 def _as_tensor(value: Tensor | np.ndarray) -> Tensor:

@@ -36,6 +36,7 @@ from .model_config import (
     ResNetConfig,
     RpnConfig,
 )
+from .predictors import num_classes, predictor, remarks_on_predictor
 
 _RESNET_FPN, _MOBILE_BIFPN = "build_resnet_fpn_backbone", "build_timm_bifpn_backbone"
 _FNL_ROI_HEADS = "MyDensePoseROIHeads"
@@ -44,7 +45,7 @@ _TENSORFLOW_WEIGHTS = ("fbnetc_100", "mobilenetv3_rw")
 _FPN_FEATURES = ("res2", "res3", "res4", "res5")
 # Bounds that no real model meets: they keep a mistyped number from asking for terabytes.
 _MAX_RESOLUTION, _MAX_BOXES, _MAX_PIXELS = 256, 100_000, 16_384
-_CSE = "chart-based models; continuous surface embeddings (CSE) cannot be exported"
+_MAX_CANDIDATES = 1 << 24  # BoxDetections' own limit
 
 
 def build_config(tree: Mapping[str, Any], unknown_keys: tuple[str, ...]) -> ModelConfig:
@@ -75,16 +76,11 @@ def remarks_on(tree: Mapping[str, Any]) -> list[str]:
             "TEST.AUG.ENABLED is ignored: an engine looks at each picture once, at one size, without test-time "
             "augmentation"
         )
-    head = "MODEL.ROI_DENSEPOSE_HEAD."
-    if values.raw(head + "PREDICTOR_NAME") == "DensePoseChartPredictor":
-        for name in ("UV_CONFIDENCE", "SEGM_CONFIDENCE"):
-            if values.raw(f"{head}{name}.ENABLED"):
-                found.append(f"{head}{name}.ENABLED is ignored, as in detectron2: the predictor has no confidences")
-    return found
+    return found + remarks_on_predictor(values)
 
 
 def _check_task(values: Values, roi_heads: list[str]) -> None:
-    """Refuses whatever is not a two-stage, chart-based DensePose detector of people."""
+    """Refuses whatever is not a two-stage DensePose detector."""
     values.integer("VERSION", 2, 2)
     values.text("MODEL.META_ARCHITECTURE", ["GeneralizedRCNN"])
     values.require("MODEL.DENSEPOSE_ON", True, "only DensePose models are exported")
@@ -95,18 +91,8 @@ def _check_task(values: Values, roi_heads: list[str]) -> None:
     values.text("MODEL.RPN.HEAD_NAME", ["StandardRPNHead"])
     values.text("MODEL.ANCHOR_GENERATOR.NAME", ["DefaultAnchorGenerator"])
     values.text("MODEL.ROI_HEADS.NAME", ["DensePoseROIHeads", *roi_heads])
-    values.integer("MODEL.ROI_HEADS.NUM_CLASSES", 1, 1)
     values.text("MODEL.ROI_BOX_HEAD.NAME", ["FastRCNNConvFCHead"])
-    values.require("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", False, "one box per class")
     values.require("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", False, "scores are a softmax")
-
-    head = "MODEL.ROI_DENSEPOSE_HEAD."
-    for key in ("NAME", "PREDICTOR_NAME", "LOSS_NAME"):
-        name = values.raw(head + key)
-        if isinstance(name, str) and ("cse" in name.lower() or "embedding" in name.lower()):
-            raise values.refuse(head + key, _CSE)
-    if values.raw(head + "CSE.EMBEDDERS"):
-        raise values.refuse(head + "CSE.EMBEDDERS", _CSE)
 
 
 def _input(values: Values) -> InputConfig:
@@ -274,7 +260,19 @@ def _box(values: Values, own_features: bool) -> BoxHeadConfig:
         score_threshold=values.number("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, 1.0),
         nms_threshold=values.number("MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.0, 1.0),
         max_detections=values.integer("TEST.DETECTIONS_PER_IMAGE", 1, _MAX_BOXES),
+        num_classes=_classes(values),
+        class_agnostic=values.flag(key + "CLS_AGNOSTIC_BBOX_REG"),
     )
+
+
+def _classes(values: Values) -> int:
+    """How many, without the background; each of them gets a box of every proposal."""
+    classes = num_classes(values)
+    proposals = values.integer("MODEL.RPN.POST_NMS_TOPK_TEST", 1, _MAX_BOXES)
+    if classes * proposals > _MAX_CANDIDATES:
+        most = f"at most {_MAX_CANDIDATES // proposals} classes with {proposals} proposals"
+        raise values.refuse("MODEL.ROI_HEADS.NUM_CLASSES", most)
+    return classes
 
 
 def _densepose(values: Values, channels: int, first_generation: bool) -> DensePoseConfig:
@@ -295,7 +293,7 @@ def _densepose(values: Values, channels: int, first_generation: bool) -> DensePo
         num_stacked_convs=convs,
         conv_dim=conv_dim,
         conv_kernel=kernel,
-        predictor=_predictor(values, first_generation),
+        predictor=predictor(values, first_generation),
     )
 
 
@@ -317,9 +315,10 @@ def _shared_densepose(values: Values, channels: int, first_generation: bool) -> 
     predictors = "MODEL.ROI_DENSEPOSE_PREDICTOR.NAME"
     if (values.text(predictors, ["Default", "Identity"]) == "Identity") != (name in MAP_HEADS):
         raise values.refuse(predictors, f"Identity with {key}NAME {' or '.join(MAP_HEADS)}, Default with all others")
-    predictor = _predictor(values, first_generation)
+    maps = predictor(values, first_generation)
     if name in MAP_HEADS:
-        predictor = replace(predictor, kind=MAP_HEADS[name], up_scale=1)
+        assert isinstance(maps, PredictorConfig)  # the first generation has no other
+        maps = replace(maps, kind=MAP_HEADS[name], up_scale=1)
     block = shared_block(values, channels)
     convs, conv_dim, kernel = _stacked_convs(values) if name == "DensePoseV1ConvXHead" else (0, block.conv_dim, 1)
     return DensePoseConfig(
@@ -330,7 +329,7 @@ def _shared_densepose(values: Values, channels: int, first_generation: bool) -> 
         num_stacked_convs=convs,
         conv_dim=conv_dim,
         conv_kernel=kernel,
-        predictor=predictor,
+        predictor=maps,
         shared_block=block,
     )
 
@@ -357,25 +356,3 @@ def _deeplab(values: Values, channels: int, conv_dim: int) -> DeepLabConfig:
     if (non_local or not rebuilt) and channels % GROUP_NORM_GROUPS:
         raise values.refuse("MODEL.FPN.OUT_CHANNELS", f"multiples of {GROUP_NORM_GROUPS}, for the head's GroupNorm")
     return DeepLabConfig(norm, "" if rebuilt else "GN", (6, 12, 18) if rebuilt else (6, 12, 56), non_local)
-
-
-def _predictor(values: Values, first_generation: bool) -> PredictorConfig:
-    key = "MODEL.ROI_DENSEPOSE_HEAD."
-    if first_generation:
-        values.text(key + "PREDICTOR_NAME", ["DensePoseChartPredictor"])
-        values.integer(key + "NUM_COARSE_SEGM_CHANNELS", 15, 15)
-    name = values.text(key + "PREDICTOR_NAME", ["DensePoseChartPredictor", "DensePoseChartWithConfidencePredictor"])
-    confident = name == "DensePoseChartWithConfidencePredictor"
-    uv_confidence: Literal["iid_iso", "indep_aniso"] | None = None
-    if confident and values.flag(key + "UV_CONFIDENCE.ENABLED"):
-        kind = values.text(key + "UV_CONFIDENCE.TYPE", ["iid_iso", "indep_aniso"])
-        uv_confidence = cast(Literal["iid_iso", "indep_aniso"], kind)
-    return PredictorConfig(
-        coarse_channels=values.integer(key + "NUM_COARSE_SEGM_CHANNELS", 2, 256),
-        num_parts=values.integer(key + "NUM_PATCHES", 24, 24),
-        deconv_kernel=values.integer(key + "DECONV_KERNEL", 4, 4),
-        up_scale=values.integer(key + "UP_SCALE", 1, 8),
-        uv_confidence=uv_confidence,
-        segm_confidence=confident and values.flag(key + "SEGM_CONFIDENCE.ENABLED"),
-        segm_confidence_epsilon=values.number(key + "SEGM_CONFIDENCE.EPSILON", 0.0, 1e6),
-    )

@@ -224,7 +224,7 @@ def _merge(defaults: dict[str, Any], mapping: Mapping[Any, Any], prefix: str, un
         elif name in _FREE_NODES or not isinstance(defaults[key], dict):
             if isinstance(value, Mapping) != isinstance(defaults[key], dict):
                 raise ConfigError(f"{name} must be {_kind(defaults[key])}, got {_kind(value)}", name)
-            result[key] = _decode(value)
+            result[key] = _plain(value) if isinstance(value, Mapping) else _decode(value)
         elif isinstance(value, Mapping):
             result[key] = _merge(defaults[key], value, f"{name}.", unknown)
         else:
@@ -234,6 +234,11 @@ def _merge(defaults: dict[str, Any], mapping: Mapping[Any, Any], prefix: str, un
 
 def _kind(value: object) -> str:
     return "a section" if isinstance(value, Mapping) else "a value"
+
+
+def _plain(node: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A free node as a dictionary that is not the caller's, in which overrides may be set."""
+    return {key: _plain(value) if isinstance(value, Mapping) else value for key, value in node.items()}
 
 
 def _decode(value: Any) -> Any:

@@ -133,6 +133,13 @@ class BoxHeadConfig:
     score_threshold: float  #: ``MODEL.ROI_HEADS.SCORE_THRESH_TEST``
     nms_threshold: float  #: ``MODEL.ROI_HEADS.NMS_THRESH_TEST``
     max_detections: int  #: ``TEST.DETECTIONS_PER_IMAGE``
+    num_classes: int = 1  #: ``MODEL.ROI_HEADS.NUM_CLASSES``, without the background
+    class_agnostic: bool = False  #: ``CLS_AGNOSTIC_BBOX_REG``: one box for all classes of a row, else one for each
+
+    @property
+    def deltas(self) -> int:
+        """Numbers that move a row's boxes."""
+        return 4 if self.class_agnostic else 4 * self.num_classes
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ class SharedBlockConfig:
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """The maps of ``MODEL.ROI_DENSEPOSE_HEAD``."""
+    """The maps of ``MODEL.ROI_DENSEPOSE_HEAD`` for charts: parts of the body, and U and V on each."""
 
     coarse_channels: int  #: ``NUM_COARSE_SEGM_CHANNELS``
     num_parts: int  #: ``NUM_PATCHES``; fine, u and v have one channel more, the background
@@ -192,6 +199,36 @@ class PredictorConfig:
 
 
 @dataclass(frozen=True)
+class EmbedderConfig:
+    """An entry of ``CSE.EMBEDDERS``: what the embeddings of a mesh's vertices are made of."""
+
+    mesh: str  #: the entry's name
+    kind: Literal["vertex_direct", "vertex_feature"]  #: ``TYPE``: as they are, or features times a matrix
+    num_vertices: int  #: ``NUM_VERTICES``
+    feature_dim: int | None  #: ``FEATURE_DIM``, of "vertex_feature" only
+
+
+@dataclass(frozen=True)
+class EmbeddingPredictorConfig:
+    """The maps of ``MODEL.ROI_DENSEPOSE_HEAD`` for continuous surface embeddings (CSE), and the meshes' own."""
+
+    coarse_channels: int  #: ``NUM_COARSE_SEGM_CHANNELS``
+    embedding_size: int  #: ``CSE.EMBED_SIZE``
+    deconv_kernel: int  #: ``DECONV_KERNEL``
+    up_scale: int  #: ``UP_SCALE``
+    segm_confidence: bool  #: ``SEGM_CONFIDENCE.ENABLED``
+    segm_confidence_epsilon: float  #: ``SEGM_CONFIDENCE.EPSILON``, added to the confidences
+    embedders: tuple[EmbedderConfig, ...]  #: ``CSE.EMBEDDERS``: meshes of classes first, then the others by name
+    class_meshes: tuple[int, ...]  #: ``DATASETS.CLASS_TO_MESH_NAME_MAPPING``: of each class, which of ``embedders``
+    kind: Literal["transposed"] = "transposed"
+
+    @property
+    def map_scale(self) -> int:
+        """Side of the maps over side of the pooled features."""
+        return 2 * self.up_scale
+
+
+@dataclass(frozen=True)
 class DensePoseConfig:
     """``MODEL.ROI_DENSEPOSE_HEAD``."""
 
@@ -202,7 +239,7 @@ class DensePoseConfig:
     num_stacked_convs: int  #: ``NUM_STACKED_CONVS``
     conv_dim: int  #: ``CONV_HEAD_DIM``
     conv_kernel: int  #: ``CONV_HEAD_KERNEL``
-    predictor: PredictorConfig
+    predictor: PredictorConfig | EmbeddingPredictorConfig
     shared_block: SharedBlockConfig | None = None  #: for ``MODEL.ROI_HEADS.NAME`` SharedROIHeads
 
 

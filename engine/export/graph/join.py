@@ -3,8 +3,8 @@
 The graph takes ``image`` (float32 ``[1, 3, H, W]``, RGB minus the mean, zero-padded), ``sizes`` (int32 ``[4]``: height
 and width of the resized and of the original picture), ``max_proposals``, ``max_detections`` (int32 ``[1]``),
 ``score_threshold`` and ``nms_threshold`` (float32 ``[1]``). It gives ``boxes`` (float32 ``[D, 4]``, xyxy in the
-original picture), ``scores`` ``[D]``, ``count`` (int32 ``[1]``) and the raw maps of every person; its metadata property
-``densepose_engine`` says the rest as JSON.
+original picture), ``scores`` ``[D]``, ``count`` (int32 ``[1]``), of a model of several classes ``classes`` (int32
+``[D]``), and the raw maps of every person; its metadata property ``densepose_engine`` says the rest as JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import torch
 from ...errors import ExportError
 from ...model.custom_ops import (
     BOX_DETECTIONS,
+    CLASSES,
+    DETECTIONS,
     DOMAIN,
     GENERATE_PROPOSALS,
     IMAGE,
@@ -29,11 +31,13 @@ from ...model.custom_ops import (
     SETTINGS,
     CustomOp,
 )
+from ...model.decoder import DecoderDescription
 from ...model.description import GRAPH_VERSION, Capacity, InputDescription, ModelDescription
 from ...model.frame import FrameSettings
 from ...model.graph_file import METADATA, write_description
-from ..config.model_config import ModelConfig, PoolerConfig, ResNetConfig
+from ..config.model_config import EmbeddingPredictorConfig, ModelConfig, PoolerConfig, ResNetConfig
 from ..model import DensePoseRCNN
+from .decoder import add_decoder_tensors, describe_decoder
 from .parts import OPSET, Box, DensePose, Part, Trunk, convert
 from .rewrite import rewrite
 
@@ -66,8 +70,10 @@ def export_graph(model: DensePoseRCNN, input_size: tuple[int, int] | None, prove
     left = sorted({node.op_type for node in graph} & {"BatchNormalization", "ConvTranspose", "Pad"})
     if left:
         raise ExportError(f"{', '.join(left)} left in the graph, where a rewrite should have replaced it")
+    decoder, tensors = describe_decoder(model)
+    add_decoder_tensors(graph, tensors)
     exported = ir.Model(graph, ir_version=10, producer_name="densepose-engine")
-    write_description(exported, _describe(config, parts, input_size, max_people, provenance))
+    write_description(exported, _describe(config, parts, input_size, max_people, decoder, provenance))
     return exported
 
 
@@ -135,8 +141,10 @@ def _join(parts: _Parts, config: ModelConfig, input_size: tuple[int, int] | None
         {**parts.box.connect(box_align.outputs[0]), "boxes": boxes, "count": count, **settings},
         {"bbox_weights": _floats(config.box.bbox_reg_weights), "capacity": max_people},
         "detections",
+        # Of one class there is nothing to say, and its graphs are those from before there were several.
+        without=() if config.box.num_classes > 1 else (CLASSES,),
     )
-    people = {role: BOX_DETECTIONS.output(detections.outputs, role) for role in BOX_DETECTIONS.outputs}
+    people = BOX_DETECTIONS.by_role(detections.outputs)
     sources = [once[name] for name in parts.sources]
     pooler = config.densepose.pooler
     densepose_align = _roi_align("densepose", pooler, sources, people["boxes_network"], people["count"])
@@ -145,7 +153,7 @@ def _join(parts: _Parts, config: ModelConfig, input_size: tuple[int, int] | None
     before, after = [proposals, box_align], [detections, densepose_align]
     return ir.Graph(
         inputs=[image, *settings.values()],
-        outputs=[people["boxes"], people["scores"], people["count"], *maps.values()],
+        outputs=[*(people[role] for role in (*DETECTIONS, CLASSES) if role in people), *maps.values()],
         nodes=[*parts.trunk.nodes, *before, *parts.box.nodes, *after, *parts.densepose.nodes],
         initializers=[value for part in (parts.trunk, parts.box, parts.densepose) for value in part.initializers],
         opset_imports={"": OPSET, DOMAIN: 1},
@@ -171,14 +179,10 @@ def _declare_outputs(
     )
     side = config.box.pooler.resolution
     _declare(box_align, ("box_pooled", f32, ["proposals", config.neck.out_channels, side, side]))
-    _declare(
-        detections,
-        ("boxes_network", f32, ["people", 4]),
-        ("boxes", f32, ["people", 4]),
-        ("scores", f32, ["people"]),
-        ("count", i32, [1]),
-        ("classes", i32, ["people"]),
-    )
+    people: list[tuple[str, ir.DataType, list[Any]]]
+    people = [("boxes_network", f32, ["people", 4]), ("boxes", f32, ["people", 4]), ("scores", f32, ["people"])]
+    people += [("count", i32, [1]), (CLASSES, i32, ["people"])]
+    _declare(detections, *people[: len(detections.outputs)])
     side = config.densepose.pooler.resolution
     _declare(densepose_align, ("densepose_pooled", f32, ["people", parts.channels, side, side]))
 
@@ -198,15 +202,22 @@ def _floats(values: Any) -> list[float]:
 
 
 def _custom_node(
-    op: CustomOp, given: Mapping[str, ir.Value | Sequence[ir.Value]], attributes: Mapping[str, Any], stage: str
+    op: CustomOp,
+    given: Mapping[str, ir.Value | Sequence[ir.Value]],
+    attributes: Mapping[str, Any],
+    stage: str,
+    without: Sequence[str] = (),
 ) -> ir.Node:
-    """A node of ``op`` from what its inputs are given by their roles; what it does not read may be among them."""
+    """A node of ``op`` from what its inputs are given by their roles; what it does not read may be among them.
+
+    ``without``: roles of outputs that it leaves out, which must be the last ones.
+    """
     inputs: list[ir.Value] = []
     for role in op.inputs:
         value = given[role]
         inputs += [value] if isinstance(value, ir.Value) else value
     name = f"{stage}/{op.name}"
-    return ir.node(op.name, inputs, attributes, domain=DOMAIN, num_outputs=len(op.outputs), name=name)
+    return ir.node(op.name, inputs, attributes, domain=DOMAIN, num_outputs=len(op.outputs) - len(without), name=name)
 
 
 def _generate_proposals(config: ModelConfig, maps: list[ir.Value], settings: Mapping[str, ir.Value]) -> ir.Node:
@@ -252,6 +263,7 @@ def _describe(
     parts: _Parts,
     input_size: tuple[int, int] | None,
     max_people: int,
+    decoder: DecoderDescription,
     provenance: Mapping[str, Any],
 ) -> ModelDescription:
     """What an engine needs to know beside the graph."""
@@ -286,14 +298,16 @@ def _describe(
             "rpn": tuple(parts.rpn),
         },
         provenance=json.loads(json.dumps(provenance, sort_keys=True)),
+        decoder=decoder,
     )
 
 
 def describe_architecture(config: ModelConfig) -> str:
-    """A short name such as "efficientnet_lite0-bifpn64-deeplab"."""
+    """A short name such as "efficientnet_lite0-bifpn64-deeplab"; of embeddings with "-cse" at its end."""
     backbone = config.backbone
     name = f"resnet{backbone.depth}" if isinstance(backbone, ResNetConfig) else backbone.name
     head = "v1convx" if config.densepose.deeplab is None else "deeplab"
     if config.densepose.shared_block is not None:
         head = {"parsing": "shared", "mobile": "mobileshared"}[config.densepose.shared_block.kind]
-    return f"{name}-{config.neck.kind}{config.neck.out_channels}-{head}"
+    maps = "-cse" if isinstance(config.densepose.predictor, EmbeddingPredictorConfig) else ""
+    return f"{name}-{config.neck.kind}{config.neck.out_channels}-{head}{maps}"

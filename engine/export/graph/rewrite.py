@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..model import DensePoseRCNN
-from ..networks.heads import DensePosePredictor, RPNHead
+from ..networks.heads import RPNHead
 from ..networks.layers import upsample_bilinear
 from ..networks.mobile import MobileBackbone
 from ..networks.necks import BiFPN, FastNormalizedFusion, SeparableConv
+from ..networks.predictors import MapPredictor
 from .rewrite_backbone import rewrite_backbone
 
 
@@ -37,7 +38,7 @@ def rewrite(model: DensePoseRCNN) -> DensePoseRCNN:
     generator, heads = model.proposal_generator, model.roi_heads
     generator.add_module("rpn_head", MergedRPNHead(generator.rpn_head))
     predictor = heads.map_predictor
-    assert isinstance(predictor, DensePosePredictor)
+    assert isinstance(predictor, MapPredictor)
     if heads.densepose_head is predictor:
         heads.densepose_head = nn.Identity()
     heads.add_module("densepose_predictor", MergedPredictor(predictor))
@@ -215,7 +216,7 @@ def nearest_as_conv(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 class MergedPredictor(nn.Module):
     """All convolutions of the predictor as one and, where the maps are twice as large, a depth-to-space."""
 
-    def __init__(self, predictor: DensePosePredictor) -> None:
+    def __init__(self, predictor: MapPredictor) -> None:
         super().__init__()
         layers = predictor.layers()
         kind = predictor.config.kind

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...model.custom_ops import BOX_DETECTIONS, DOMAIN, GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN
+from ...model.custom_ops import BOX_DETECTIONS, CLASSES, DOMAIN, GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN
 
 #: An ONNX file's metadata property that says which operators it is made of.
 OPS = "densepose_engine.ops"
@@ -230,24 +230,64 @@ def _multilevel_roi_align(make: _Builder, node: ir.Node) -> list[ir.Value]:
 
 def _box_detections(make: _Builder, node: ir.Node) -> list[ir.Value]:
     given = dict(zip(BOX_DETECTIONS.inputs, _inputs(node), strict=True))
-    logits, deltas, boxes, sizes = (given[role] for role in ("class_logits", "box_deltas", "boxes", "sizes"))
-    score_threshold, nms_threshold = given["score_threshold"], given["nms_threshold"]
-    scores = make("Reshape", make("Slice", make("Softmax", logits, axis=1), [0], [1], [1]), [-1])
-    height, width = make.element(sizes, 0), make.element(sizes, 1)
-    boxes = make.clip(make.decode(boxes, deltas, node.attributes["bbox_weights"].as_floats()), height, width)
+    height, width = make.element(given["sizes"], 0), make.element(given["sizes"], 1)
     capacity = [node.attributes["capacity"].as_int()]
     most = make("Min", make("Cast", given["max_detections"], to=ir.DataType.INT64), capacity)
-    kept = make.suppress(boxes, scores, most, nms_threshold, score_threshold)
-    boxes, scores = make.best(make("Gather", boxes, kept, axis=0), make("Gather", scores, kept, axis=0), most)
-    full_height, full_width = make.element(sizes, 2), make.element(sizes, 3)
+    boxes, scores, classes = _best_candidates(make, node, given, most, height, width)
+    full_height, full_width = make.element(given["sizes"], 2), make.element(given["sizes"], 3)
     across, down = make("Div", full_width, width), make("Div", full_height, height)
     original = make("Mul", boxes, make("Concat", across, down, across, down, axis=0))
     original = make.clip(original, full_height, full_width)
     index = make("Reshape", make("NonZero", make("Greater", make.smaller_side(original), 0.0)), [-1])
-    boxes, original, scores = (make("Gather", value, index, axis=0) for value in (boxes, original, scores))
-    count = make("Cast", make("Shape", scores), to=ir.DataType.INT32)
-    classes = make("Cast", make("Mul", scores, 0.0), to=ir.DataType.INT32)  # there is one
-    return [boxes, original, scores, count, classes][: len(node.outputs)]
+    kept = [make("Gather", value, index, axis=0) for value in (boxes, original, scores)]
+    kept.append(make("Cast", make("Shape", kept[2]), to=ir.DataType.INT32))
+    if CLASSES in BOX_DETECTIONS.by_role(node.outputs):
+        found = make("Sub", index, index) if classes is None else make("Gather", classes, index, axis=0)
+        kept.append(make("Cast", found, to=ir.DataType.INT32))
+    return kept
+
+
+def _best_candidates(
+    make: _Builder,
+    node: ir.Node,
+    given: Mapping[str, ir.Value],
+    most: ir.Value,
+    height: ir.Value,
+    width: ir.Value,
+) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """The ``most`` best boxes in the resized picture, scores and, of several classes, classes that NMS keeps."""
+    logits, deltas, proposals = (given[role] for role in ("class_logits", "box_deltas", "boxes"))
+    weights = node.attributes["bbox_weights"].as_floats()
+    thresholds = given["nms_threshold"], given["score_threshold"]
+    classes = _columns(logits) - 1
+    probabilities = make("Softmax", logits, axis=1)
+    if classes == 1:
+        scores = make("Reshape", make("Slice", probabilities, [0], [1], [1]), [-1])
+        boxes = make.clip(make.decode(proposals, deltas, weights), height, width)
+        kept = make.suppress(boxes, scores, most, *thresholds)
+        return *make.best(make("Gather", boxes, kept, axis=0), make("Gather", scores, kept, axis=0), most), None
+    scores = make("Transpose", make("Slice", probabilities, [0], [classes], [1]), perm=[1, 0])
+    # A batch for each class, because NonMaxSuppression has boxes of its own for batches only.
+    if _columns(deltas) == 4:
+        boxes = make.clip(make.decode(proposals, deltas, weights), height, width)
+        boxes = make("Expand", make("Unsqueeze", boxes, [0]), [classes, 1, 1])
+    else:
+        moves = make("Transpose", make("Reshape", deltas, [-1, classes, 4]), perm=[1, 0, 2])
+        repeated = make("Tile", proposals, [classes, 1])
+        boxes = make.clip(make.decode(repeated, make("Reshape", moves, [-1, 4]), weights), height, width)
+        boxes = make("Reshape", boxes, [classes, -1, 4])
+    kept = make("NonMaxSuppression", boxes, make("Unsqueeze", scores, [1]), most, *thresholds, center_point_box=0)
+    class_of = make("Gather", kept, 0, axis=1)
+    place = make("Concat", make("Slice", kept, [0], [1], [1]), make("Slice", kept, [2], [3], [1]), axis=1)
+    boxes, scores = make("GatherND", boxes, place), make("GatherND", scores, place)
+    count = make("Min", make("Shape", scores), most)
+    scores, index = make.several("TopK", 2, scores, count, axis=0, largest=1, sorted=1)
+    return make("Gather", boxes, index, axis=0), scores, make("Gather", class_of, index, axis=0)
+
+
+def _columns(value: ir.Value) -> int:
+    assert value.shape is not None and isinstance(value.shape[1], int)  # the box head's layers are
+    return value.shape[1]
 
 
 _EXPANSIONS: Mapping[str, tuple[str, Callable[[_Builder, ir.Node], list[ir.Value]]]] = {

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config.model_config import BoxHeadConfig, DecoderConfig, DensePoseConfig, PredictorConfig, RpnConfig
+from ..config.model_config import BoxHeadConfig, DecoderConfig, DensePoseConfig, RpnConfig
 from .architectures import GROUP_NORM_GROUPS, PYRAMID_STRIDES
-from .layers import Conv2d, UpsampleBilinear, make_norm, upsample_bilinear, upsample_nearest
+from .layers import Conv2d, UpsampleBilinear, make_norm
 
 
 class RPNHead(nn.Module):
@@ -57,15 +57,15 @@ class BoxHead(nn.Sequential):
 
 
 class BoxPredictor(nn.Module):
-    """Class logits and box deltas for one foreground class (detectron2 ``FastRCNNOutputLayers``)."""
+    """Class logits and box deltas (detectron2 ``FastRCNNOutputLayers``)."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, config: BoxHeadConfig) -> None:
         super().__init__()
-        self.cls_score = nn.Linear(features, 2)
-        self.bbox_pred = nn.Linear(features, 4)
+        self.cls_score = nn.Linear(features, config.num_classes + 1)
+        self.bbox_pred = nn.Linear(features, config.deltas)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, 2)``, background last, and deltas ``(N, 4)``."""
+        """Logits ``(N, classes + 1)``, background last, and deltas ``(N, 4 classes)``, or ``(N, 4)`` for all."""
         return self.cls_score(x), self.bbox_pred(x)
 
 
@@ -206,67 +206,3 @@ class DensePoseHead(nn.Module):
         for name in self._stack:
             x = self.get_submodule(name)(x)
         return x
-
-
-class DensePosePredictor(nn.Module):
-    """Transposed convolutions to the maps (DensePose ``predictors/chart.py`` and ``chart_confidence.py``).
-
-    For ``config.kind`` other than "transposed" they are the 3×3 convolutions that DensePoseFnL's first generation calls
-    ``DensePoseConv3Head`` and, of features doubled in size, ``DensePoseNearestConv3Head``.
-    """
-
-    def __init__(self, channels: int, config: PredictorConfig) -> None:
-        super().__init__()
-        kernel = config.deconv_kernel
-
-        def layer(out_channels: int) -> nn.Conv2d | nn.ConvTranspose2d:
-            if config.kind == "transposed":
-                return nn.ConvTranspose2d(channels, out_channels, kernel, stride=2, padding=kernel // 2 - 1)
-            return nn.Conv2d(channels, out_channels, 3, padding=1)
-
-        parts = config.num_parts + 1
-        self.ann_index_lowres = layer(config.coarse_channels)
-        self.index_uv_lowres = layer(parts)
-        self.u_lowres = layer(parts)
-        self.v_lowres = layer(parts)
-        if config.uv_confidence is not None:
-            self.sigma_2_lowres = layer(parts)
-        if config.uv_confidence == "indep_aniso":
-            self.kappa_u_lowres = layer(parts)
-            self.kappa_v_lowres = layer(parts)
-        if config.segm_confidence:
-            self.fine_segm_confidence_lowres = layer(1)
-            self.coarse_segm_confidence_lowres = layer(1)
-        self.config = config
-
-    def layers(self) -> dict[str, nn.Conv2d | nn.ConvTranspose2d]:
-        """The convolutions by the name of the map that each makes."""
-        names = {"ann_index_lowres": "coarse_segm", "index_uv_lowres": "fine_segm"}
-        return {
-            names.get(child, child.removesuffix("_lowres")): layer
-            for child, layer in self.named_children()
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-        }
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps by name, each ``(N, channels, S, S)`` with S = ``config.map_scale`` × the head's size.
-
-        Always ``coarse_segm``, ``fine_segm``, ``u``, ``v``; with confidences also ``sigma_2`` (and ``kappa_u``,
-        ``kappa_v`` for "indep_aniso"), raw as detectron2 returns them, and ``fine_segm_confidence``,
-        ``coarse_segm_confidence``, which have already scaled the logits.
-        """
-        if self.config.kind == "nearest_conv3":
-            x = upsample_nearest(x)
-        return self.combine(
-            {name: upsample_bilinear(layer(x), self.config.up_scale) for name, layer in self.layers().items()}
-        )
-
-    def combine(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What follows the transposed convolutions: confidences of the segmentation become positive and scale it."""
-        maps = dict(maps)
-        if self.config.segm_confidence:
-            for name in ("fine_segm", "coarse_segm"):
-                confidence = F.softplus(maps[f"{name}_confidence"]) + self.config.segm_confidence_epsilon
-                maps[f"{name}_confidence"] = confidence
-                maps[name] = maps[name] * confidence
-        return maps
