@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -253,6 +253,9 @@ class VertexResult(DetectionResult):
         return f", on {', '.join(meshes)}" if meshes else ""
 
 
+_FIELDS = [one.name for one in fields(VertexResult)]
+
+
 def _vertex_dtype(vertices: int) -> type:
     return np.uint16 if vertices <= 1 << 16 else np.int32
 
@@ -368,6 +371,6 @@ class EmbeddingDecoder:
             *(boxes, np.array(outputs["scores"], np.float32), class_ids),
             *(tuple(vertices), tuple(masks), tuple(names), image_size, used),
         )
-        for name, value in zip(VertexResult.__dataclass_fields__, values, strict=True):
+        for name, value in zip(_FIELDS, values, strict=True):
             object.__setattr__(result, name, value)
         return result
