@@ -24,6 +24,7 @@ from densepose_engine.decoders.base import (
 from densepose_engine.decoders.layers import ColorField, DataImage, Layer, Window
 from densepose_engine.decoders.palettes import viridis
 from densepose_engine.files.npz import NpzReader
+from densepose_engine.model.decoder import DecoderDescription
 from densepose_engine.model.description import ModelDescription
 
 
@@ -100,6 +101,10 @@ class ShareDecoder:
         self._packed = model.packed_maps
         self._most = int(model.decoder.settings["most"])
         self._offset = tensors["offset"]
+
+    @classmethod
+    def summary(cls, description: DecoderDescription) -> str:
+        return "shares"
 
     def mesh(self, name: str | None) -> str | None:
         return None

@@ -74,6 +74,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-proposals", type=count, metavar="N", help="regions that are looked at; fewer is faster and finds less"
     )
 
+    settings.add_argument(
+        "--mesh",
+        metavar="NAME",
+        help="of a network with embeddings: the mesh that everybody is looked for on (default: that of their class)",
+    )
+
     runtime = parser.add_argument_group("runtime")
     runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
     runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
@@ -302,8 +308,10 @@ def _load(arguments: Namespace, num_requests: int) -> Engine:
 
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"loading {arguments.engine.name}")
+        mesh = {} if arguments.mesh is None else {"mesh": arguments.mesh}
         return Engine.load(
             arguments.engine,
+            **mesh,
             device=arguments.device,
             num_threads=arguments.threads,
             num_requests=num_requests,

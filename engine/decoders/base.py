@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import DensePoseEngineError
 from ..files.npz import NpzReader, write_npz
+from ..model.decoder import DecoderDescription
 from ..model.description import ModelDescription
 from .layers import DataImage, Layer, Window
 
@@ -201,6 +202,10 @@ class Decoder(Protocol):
 
     def __init__(self, model: ModelDescription, tensors: Mapping[str, np.ndarray]) -> None:
         """``tensors``: the description's. Raises ``ValueError``: the description is not that of such a network."""
+
+    @classmethod
+    def summary(cls, description: DecoderDescription) -> str:
+        """What a description says, in a line for people. Raises ``ValueError`` where it says something impossible."""
 
     def mesh(self, name: str | None) -> str | None:
         """Judge the mesh that people are to be looked for on; None is the model's own. Raises ``ValueError``."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _core
 from ..files.npz import NpzReader
-from ..model.decoder import CHARTS
+from ..model.decoder import CHARTS, DecoderDescription
 from ..model.description import ModelDescription
 from .base import DetectedPerson, DetectionResult, check_array, check_people, patch_size, patch_sizes, read_people
 from .layers import ColorField, Contours, DataImage, Layer, Window
@@ -316,6 +316,10 @@ class ChartDecoder:
                 )
             except ValueError as error:
                 raise ValueError(f"packed_maps: {error}") from error
+
+    @classmethod
+    def summary(cls, description: DecoderDescription) -> str:
+        return f"charts of {PARTS} parts"
 
     def mesh(self, name: str | None) -> str | None:
         """There is none. Raises ``ValueError`` for a name."""

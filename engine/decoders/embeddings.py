@@ -15,6 +15,7 @@ import numpy as np
 from .. import _core
 from ..files.fields import Fields
 from ..files.npz import NpzReader
+from ..model.decoder import DecoderDescription
 from ..model.description import ModelDescription
 from .base import KIND, DetectedPerson, DetectionResult, check_array, check_people, patch_sizes, read_people
 from .layers import ColorField, DataImage, Layer, Window
@@ -326,6 +327,16 @@ class EmbeddingDecoder:
         if len(rows) > _MOST_VERTICES or not np.isfinite(rows).all():
             raise ValueError(f"decoder.tensors: {name} is not finite, or has more than {_MOST_VERTICES} vertices")
         return rows
+
+    @classmethod
+    def summary(cls, description: DecoderDescription) -> str:
+        settings = EmbeddingSettings.from_json(dict(description.settings))
+        sizes = {tensor.name: tensor.shape[0] for tensor in description.tensors}
+        meshes = [
+            f"{name} ({sizes.get(f'vertex_embeddings/{i}', '?')} vertices)" for i, name in enumerate(settings.meshes)
+        ]
+        classes = len(settings.class_meshes)
+        return f"embeddings of {settings.embedding_size} of {', '.join(meshes)}; {classes} class" + "es" * (classes > 1)
 
     @property
     def meshes(self) -> tuple[str, ...]:
