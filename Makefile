@@ -97,7 +97,8 @@ test-tensorrt: build $(VENV)/testable
 # SANITIZER="compute-sanitizer --target-processes all" every access is checked.
 test-gpu: build $(VENV)/testable
 	DENSEPOSE_TEST_KERNELS=cuda $(SANITIZER) $(BIN)/python -m pytest -rs tests/test_generate_proposals.py \
-	  tests/test_multilevel_roi_align.py tests/test_box_detections.py tests/test_chart_result.py
+	  tests/test_multilevel_roi_align.py tests/test_box_detections.py tests/test_chart_result.py \
+	  tests/test_closest_vertices.py
 	$(BIN)/python -m pytest -rs tests/nvidia/test_gpu.py
 
 # The CPU kernels and the Python package on 64-bit Arm, emulated. Needs g++-aarch64-linux-gnu and qemu-user.

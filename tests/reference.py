@@ -213,29 +213,38 @@ def box_detections(
     *,
     bbox_weights: Sequence[float] = (10, 10, 5, 5),
     margin: float = 1e-6,
-) -> tuple[Array, Array, Array]:
-    """Boxes in the resized and in the original picture and scores of the people found, best first."""
+) -> tuple[Array, Array, Array, NDArray[np.intp]]:
+    """Boxes in the resized and in the original picture, scores and classes of what is found, best first.
+
+    ``class_logits`` [K, C + 1], the background last; ``deltas`` [K, 4 C], or [K, 4] for all classes.
+    """
     logits = _float64(class_logits)
+    rows, count = len(logits), logits.shape[1] - 1
+    moves = np.asarray(deltas).reshape(rows, -1, 4)
     with np.errstate(invalid="ignore", over="ignore"):
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        decoded = apply_deltas(boxes, deltas, bbox_weights)
-    valid = np.isfinite(probabilities).all(axis=1) & (np.abs(decoded) <= np.finfo(np.float32).max).all(axis=1)
-    scores, decoded = probabilities[valid, 0], clip(decoded[valid], sizes[0], sizes[1])
+        moved = np.stack([apply_deltas(boxes, moves[:, c], bbox_weights) for c in range(moves.shape[1])], axis=1)
+    # A row counts only if everything in it is finite, whichever class it is asked about.
+    valid = np.isfinite(probabilities).all(axis=1) & (np.abs(moved) <= np.finfo(np.float32).max).all(axis=(1, 2))
+    row, classes = np.nonzero(np.broadcast_to(valid[:, None], (rows, count)))
+    scores = probabilities[row, classes]
+    decoded = clip(moved[row, classes % moves.shape[1]].reshape(-1, 4), sizes[0], sizes[1])
     if margin and np.any(np.abs(scores - score_threshold) < margin):
         raise UndecidedError("a score at the threshold")
-    above = scores > score_threshold
-    scores, decoded = scores[above], decoded[above]
-    order = ranking(scores)
+    above = np.flatnonzero(scores > score_threshold)
+    order = above[ranking(scores[above])]
     if margin and np.any(np.diff(-scores[order]) < margin):
         raise UndecidedError("two scores that are nearly equal")
-    scores, decoded = scores[order], decoded[order]
-    kept = nms(decoded, nms_threshold, margin)[: max(max_detections, 0)]
-    scores, decoded = scores[kept], decoded[kept]
+    scores, decoded, classes = scores[order], decoded[order], classes[order]
+    members = [np.flatnonzero(classes == c) for c in range(count)]
+    kept = [of_class[nms(decoded[of_class], nms_threshold, margin)] for of_class in members]
+    best = np.sort(np.concatenate(kept))[: max(max_detections, 0)]
+    scores, decoded, classes = scores[best], decoded[best], classes[best]
     ratio = np.array([sizes[3] / sizes[1], sizes[2] / sizes[0]])
     original = clip(decoded * np.tile(ratio, 2), sizes[2], sizes[3])
     nonempty = (original[:, 2:] > original[:, :2]).all(axis=1)
-    return decoded[nonempty], original[nonempty], scores[nonempty]
+    return decoded[nonempty], original[nonempty], scores[nonempty], classes[nonempty]
 
 
 # --- ChartResult

@@ -23,12 +23,15 @@ class Detections(NamedTuple):
     network: np.ndarray
     original: np.ndarray
     scores: np.ndarray
+    classes: np.ndarray
 
 
-def make_head(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_head(
+    rng: np.random.Generator, rows: int, classes: int = 1, *, agnostic: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random logits, deltas and proposals; the proposals stand in crowds, so that NMS has work."""
-    logits = rng.normal(0, 2, (rows, 2)).astype(np.float32)
-    deltas = rng.normal(0, 1, (rows, 4)).astype(np.float32)
+    logits = rng.normal(0, 2, (rows, classes + 1)).astype(np.float32)
+    deltas = rng.normal(0, 1, (rows, 4 if agnostic else 4 * classes)).astype(np.float32)
     people = rng.uniform([0, 0, 40, 60], [350, 250, 120, 200], (8, 4))
     boxes = people[rng.integers(0, 8, rows)] + rng.normal(0, 12, (rows, 4))
     boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:], 1)
@@ -59,12 +62,15 @@ def detect(
         np.array([max_detections], np.int32),
         guard=True,
     )
-    *values, found = outputs
+    *values, found, classes = outputs
+    assert found.dtype == classes.dtype == np.int32
+    values.append(classes)
     assert all(len(v) == attributes.get("capacity", 100) and (v[found[0] :] == 0).all() for v in values)
     return Detections(*(v[: found[0]] for v in values))
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("head", [(1, False), (2, True), (9, False), (9, True)], ids=str)
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -74,15 +80,17 @@ def detect(
         {"score_threshold": 0.3, "bbox_weights": [4.0, 5.0, 2.0, 3.0]},
     ],
 )
-def test_reference(seed: int, attributes: dict[str, Any]) -> None:
-    head = make_head(np.random.default_rng(seed), 200)
-    found = detect(*head, **attributes)
+def test_reference(seed: int, head: tuple[int, bool], attributes: dict[str, Any]) -> None:
+    rows = 200 if head[0] == 1 else 40  # with more there are scores that differ by less than float32's rounding
+    arrays = make_head(np.random.default_rng(seed), rows, head[0], agnostic=head[1])
+    found = detect(*arrays, **attributes)
     arguments = {"sizes": SIZES, "score_threshold": 0.5, "nms_threshold": 0.5, "max_detections": 100} | attributes
     arguments["score_threshold"] = float(np.float32(arguments["score_threshold"]))
     arguments["nms_threshold"] = float(np.float32(arguments["nms_threshold"]))
-    expected = reference.box_detections(*head, **arguments)
+    *expected, classes = reference.box_detections(*arrays, **arguments)
     assert len(found.scores) > 0
-    for actual, wanted in zip(found, expected, strict=True):
+    assert found.classes.tolist() == classes.tolist()
+    for actual, wanted in zip(found[:3], expected, strict=True):
         assert_close(actual, wanted, OP)
 
 
@@ -106,6 +114,91 @@ def test_detectron2_steps_in_torch() -> None:
     original[:, 0::2] *= 811 / 400
     original[:, 1::2] *= 617 / 300
     assert_close(found.original, original.numpy(), OP)
+
+
+def in_torch(
+    head: tuple[np.ndarray, ...], score_threshold: float, nms_threshold: float, limit: int
+) -> tuple[list[tuple[int, int]], Any]:
+    """(row, class) and boxes as detectron2's ``fast_rcnn_inference_single_image`` finds them, best first.
+
+    NMS by its definition, class by class, with boxes as detectron2's Box2BoxTransform decodes them in float32.
+    """
+    torch = pytest.importorskip("torch")
+    logits, deltas, proposals = (torch.from_numpy(array) for array in head)
+    probabilities = torch.softmax(logits, dim=1)
+    count = deltas.shape[1] // 4
+    sides = (proposals[:, 2:] - proposals[:, :2]).repeat(1, count).reshape(-1, 2)
+    moves = deltas.reshape(-1, 4)
+    center = (proposals[:, :2] + 0.5 * (proposals[:, 2:] - proposals[:, :2])).repeat(1, count).reshape(-1, 2)
+    center = moves[:, :2] / 10 * sides + center
+    sides = (moves[:, 2:] / 5).clamp(max=reference.SCALE_CLAMP).exp() * sides
+    boxes = torch.cat([center - 0.5 * sides, center + 0.5 * sides], dim=1).reshape(len(logits), count, 4)
+    valid = boxes.isfinite().all(dim=2).all(dim=1) & probabilities.isfinite().all(dim=1)
+    rows = valid.nonzero()[:, 0]
+    corner = torch.tensor([SIZES[1], SIZES[0], SIZES[1], SIZES[0]], dtype=torch.float32)
+    boxes, scores = torch.minimum(boxes[valid].clamp(min=0), corner), probabilities[valid, :-1]
+    index = (scores > score_threshold).nonzero()
+    flat = boxes[index[:, 0], index[:, 1] if count > 1 else torch.zeros_like(index[:, 1])]
+    order = scores[index[:, 0], index[:, 1]].sort(descending=True, stable=True).indices
+    kept: list[int] = []
+    for i in order.tolist():
+        rivals = [k for k in kept if index[k, 1] == index[i, 1]]
+        if all(reference.iou(flat[k].numpy(), flat[i].numpy()) <= nms_threshold for k in rivals):
+            kept.append(i)
+    kept = kept[:limit]
+    return [(int(rows[index[i, 0]]), int(index[i, 1])) for i in kept], flat[kept].numpy()
+
+
+@pytest.mark.parametrize(("classes", "agnostic"), [(1, False), (3, False), (9, False), (9, True), (80, False)])
+def test_several_classes_as_torch_finds_them(classes: int, agnostic: bool) -> None:
+    head = make_head(np.random.default_rng(classes), 150, classes, agnostic=agnostic)
+    head[0][3, classes] = np.nan
+    head[1][5, -3] = np.inf  # of the last class, and the whole row is gone
+    head[2][7] = [0, 0, np.inf, 10]
+    threshold = 0.3 if classes < 80 else 0.1
+    expected, boxes = in_torch(head, threshold, 0.4, 60)
+    found = detect(*head, score_threshold=threshold, nms_threshold=0.4, max_detections=60)
+    assert len(expected) > 20
+    assert not {row for row, _ in expected} & {3, 5, 7}
+    assert found.classes.tolist() == [c for _, c in expected]
+    assert_close(found.network, boxes, OP)
+
+
+def test_one_class_suppresses_no_other() -> None:
+    """Four equal boxes, two of each class: one of each is left, the lower class first where scores are equal."""
+    logits = np.log(np.array([[0.4, 0.4, 0.2], [0.6, 0.3, 0.1], [0.35, 0.45, 0.2]], np.float32))
+    boxes = np.tile(np.array([10, 10, 50, 60], np.float32), (3, 1))
+    found = detect(logits, np.zeros((3, 8), np.float32), boxes, score_threshold=0.25)
+    assert found.classes.tolist() == [0, 1]
+    assert found.scores == pytest.approx([0.6, 0.45])
+    everything = detect(logits, np.zeros((3, 8), np.float32), boxes, score_threshold=0.25, nms_threshold=1.0)
+    assert everything.classes.tolist() == [0, 1, 0, 1, 0, 1]
+    assert everything.scores == pytest.approx([0.6, 0.45, 0.4, 0.4, 0.35, 0.3])
+
+
+def test_the_box_of_a_detection_is_that_of_its_class() -> None:
+    logits = np.array([[3, 2.5, 0]], np.float32)
+    deltas = np.array([[0, 0, 0, 0, 10, 5, 0, 0]], np.float32)  # the second class is moved by 10/10 and 5/10 of a side
+    boxes = np.array([[100, 100, 110, 120]], np.float32)
+    found = detect(logits, deltas, boxes, score_threshold=0.1)
+    assert found.classes.tolist() == [0, 1]
+    assert found.network.tolist() == [[100, 100, 110, 120], [110, 110, 120, 130]]
+    agnostic = detect(logits, deltas[:, 4:].copy(), boxes, score_threshold=0.1)
+    assert agnostic.network.tolist() == [[110, 110, 120, 130]] * 2
+
+
+def test_the_best_of_all_classes_fill_the_places() -> None:
+    head = make_head(np.random.default_rng(3), 1000, 9)
+    head[1][:] = 0  # no box is moved out of the picture
+    everything = detect(*head, score_threshold=0.0, nms_threshold=1.0, max_detections=9000, capacity=9000)
+    assert len(everything.scores) == 9000
+    assert (np.diff(everything.scores) <= 0).all()
+    assert sorted(set(everything.classes.tolist())) == list(range(9))
+    for limit, capacity in [(50, 100), (500, 70), (1, 1)]:
+        some = detect(*head, score_threshold=0.0, nms_threshold=1.0, max_detections=limit, capacity=capacity)
+        assert len(some.scores) == min(limit, capacity)
+        for few, all_of_them in zip(some, everything, strict=True):
+            assert np.array_equal(few, all_of_them[: len(few)])
 
 
 def plain(boxes: list[list[float]], margins: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,8 +284,12 @@ def test_wrong_attributes(attributes: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("index", "value", "message"),
     [
-        (0, np.zeros((3, 3), np.float32), "class_logits"),
+        (0, np.zeros((3, 1), np.float32), "class_logits"),
+        (0, np.zeros((3, 1026), np.float32), "at most 1024"),
+        (0, np.zeros(3, np.float32), "class_logits"),
         (1, np.zeros((2, 4), np.float32), "deltas"),
+        (1, np.zeros((3, 8), np.float32), "deltas"),
+        (1, np.zeros((3, 0), np.float32), "deltas"),
         (2, np.zeros((3, 4), np.float64), "dtype"),
         (2, np.zeros((3, 5), np.float32), "boxes"),
         (3, np.zeros(1, np.int64), "count"),

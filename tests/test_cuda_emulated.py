@@ -45,13 +45,18 @@ def test_proposals_are_those_of_the_cpu(emulated_ops: ModuleType, order: int, qu
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("rows", [1, 63, 64, 65, 500])
-def test_detections_are_those_of_the_cpu(emulated_ops: ModuleType, order: int, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "classes", "moves"),
+    [*((rows, 1, 1) for rows in (0, 1, 63, 64, 65, 500)), (0, 9, 9), (1, 9, 9), (65, 9, 1), (130, 9, 9), (20, 70, 70)],
+)
+def test_detections_are_those_of_the_cpu(
+    emulated_ops: ModuleType, order: int, rows: int, classes: int, moves: int
+) -> None:
     rng = np.random.default_rng(rows)
     corners = rng.uniform(0, 300, (rows, 2))
     inputs = [
-        np.rint(rng.normal(0, 3, (rows, 2))).astype(np.float32),
-        rng.normal(0, 0.3, (rows, 4)).astype(np.float32),
+        np.rint(rng.normal(0, 3, (rows, classes + 1))).astype(np.float32),  # many scores are equal
+        rng.normal(0, 0.3, (rows, 4 * moves)).astype(np.float32),
         np.concatenate([corners, corners + rng.uniform(1, 150, (rows, 2))], 1).astype(np.float32),
         np.array([rows], np.int32),
         np.array([300, 400, 30, 800], np.int32),

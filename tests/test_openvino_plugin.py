@@ -45,12 +45,12 @@ def align_case(dtype: type, layout: str) -> tuple[str, dict[str, Any], list[np.n
     return "MultilevelRoiAlign", attributes, [*levels, boxes, np.array([2], np.int32)], 1
 
 
-def detections_case(proposals: int = 30) -> tuple[str, dict[str, Any], list[np.ndarray], int]:
+def detections_case(proposals: int = 30, classes: int = 1) -> tuple[str, dict[str, Any], list[np.ndarray], int]:
     corners = RNG.uniform(0, 60, (proposals, 2)).astype(np.float32)
     boxes = np.concatenate([corners, corners + RNG.uniform(5, 50, (proposals, 2)).astype(np.float32)], 1)
     inputs = [
-        RNG.standard_normal((proposals, 2), dtype=np.float32),
-        RNG.standard_normal((proposals, 4), dtype=np.float32) * 0.1,
+        RNG.standard_normal((proposals, classes + 1), dtype=np.float32),
+        RNG.standard_normal((proposals, 4 * classes), dtype=np.float32) * 0.1,
         boxes,
         np.array([proposals], np.int32),
         np.array([100, 120, 333, 400], np.int32),
@@ -58,7 +58,7 @@ def detections_case(proposals: int = 30) -> tuple[str, dict[str, Any], list[np.n
         np.array([0.5], np.float32),
         np.array([9], np.int32),
     ]
-    return "BoxDetections", {"bbox_weights": [10.01, 9.99, 5.5, 4.7], "capacity": 20}, inputs, 4
+    return "BoxDetections", {"bbox_weights": [10.01, 9.99, 5.5, 4.7], "capacity": 20}, inputs, 5
 
 
 def chart_case(people: int = 2) -> tuple[str, dict[str, Any], list[np.ndarray], int]:
@@ -71,6 +71,7 @@ CASES = {
     "proposals": proposals_case(),
     **{f"align-{d.__name__}-{y}": align_case(d, y) for d in (np.float32, np.uint8, np.int8) for y in ("NCHW", "NHWC")},
     "detections": detections_case(),
+    "detections of nine classes": detections_case(30, 9),
     "no proposals": detections_case(0),
     "chart": chart_case(),
     "nobody": chart_case(0),
@@ -106,6 +107,17 @@ def test_an_op_in_a_graph_equals_the_op_outside(case: str) -> None:
         if want.ndim and len(got) < len(want):
             rest = want[len(got) :]
             assert ((rest == 0) | np.isneginf(rest)).all(), "more than padding was cut off"
+
+
+def test_a_graph_from_before_there_were_classes_still_runs() -> None:
+    """Its node has four outputs; the op has five."""
+    op, attributes, inputs, _ = CASES["detections"]
+    expected = getattr(_core.ops, op)(**attributes)(*inputs)
+    feeds = {f"in{i}": array for i, array in enumerate(inputs)}
+    actual = run_cut(one_node_graph(op, attributes, inputs, 4), feeds, [f"out{i}" for i in range(4)])
+    assert expected[3][0] > 1
+    for i in range(4):
+        np.testing.assert_array_equal(actual[f"out{i}"], expected[i][: len(actual[f"out{i}"])])
 
 
 @pytest.mark.parametrize("case", ["proposals", "detections"])

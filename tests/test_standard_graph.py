@@ -31,6 +31,7 @@ ANCHORS = [-16.0, -8.0, 16.0, 8.0, -12.0, -12.0, 12.0, 12.0]
 SHAPES: dict[str, list[Any]] = {
     **{name: ["n", 4] for name in ("proposals", "boxes_network", "boxes")},
     "scores": ["n"],
+    "classes": ["n"],
     "count": [1],
     "pooled": ["n", 3, 7, 7],
 }
@@ -45,7 +46,8 @@ def one_node(op: str, inputs: Mapping[str, np.ndarray], attributes: dict[str, An
     ]
     node = ir.node(op, values, attributes, domain="densepose", num_outputs=len(outputs), name=f"stage/{op}")
     for value, name in zip(node.outputs, outputs, strict=True):
-        value.name, value.dtype, value.shape = name, I32 if name == "count" else F32, ir.Shape(SHAPES[name])
+        value.name, value.dtype = name, I32 if name in ("count", "classes") else F32
+        value.shape = ir.Shape(SHAPES[name])
     graph = ir.Graph(values, node.outputs, nodes=[node], opset_imports={"": 18, "densepose": 1}, name="one")
     return ir.Model(graph, ir_version=10)
 
@@ -144,7 +146,7 @@ def test_detections(score: float, nms: float, most: int) -> None:
         "max_detections": np.array([most], np.int32),
     }
     attributes = {"bbox_weights": [10.0, 10.0, 5.0, 5.0], "capacity": 100}
-    outputs = ["boxes_network", "boxes", "scores", "count"]
+    outputs = ["boxes_network", "boxes", "scores", "count", "classes"]
     # Of this node alone OpenVINO 2026.4.1 now and then infers shapes before its NonMaxSuppression has run. In a whole
     # network it does not: the demo is tested below.
     ours = assert_same("BoxDetections", inputs, attributes, outputs, ["onnxruntime"])

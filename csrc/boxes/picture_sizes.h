@@ -2,6 +2,7 @@
 // original.
 #pragma once
 
+#include "boxes/boxes.h"
 #include "core/op.h"
 
 namespace densepose {
@@ -27,6 +28,10 @@ DENSEPOSE_HD PictureSizes read_sizes(const std::int32_t* sizes) {
           static_cast<float>(sizes[3]),
           static_cast<float>(static_cast<double>(sizes[3]) / sizes[1]),
           static_cast<float>(static_cast<double>(sizes[2]) / sizes[0])};
+}
+
+DENSEPOSE_HD Box to_original(const Box& box, const PictureSizes& sizes) {
+  return clip(scale(box, sizes.scale_x, sizes.scale_y), sizes.original_height, sizes.original_width);
 }
 
 inline PictureSizes read_sizes(const Tensor& sizes) { return read_sizes(sizes.as<const std::int32_t>()); }

@@ -26,6 +26,14 @@ DENSEPOSE_HD RankKey rank_key(float score, std::uint32_t index) {
   return static_cast<RankKey>(descending) << 32 | index;
 }
 
+DENSEPOSE_HD float rank_score(RankKey key) {
+  const std::uint32_t descending = static_cast<std::uint32_t>(key >> 32);
+  const std::uint32_t bits = descending & 0x80000000u ? descending : ~descending & 0x7fffffffu;
+  float score;
+  std::memcpy(&score, &bits, sizeof score);
+  return score;
+}
+
 DENSEPOSE_HD std::uint32_t rank_index(RankKey key) { return static_cast<std::uint32_t>(key); }
 
 }  // namespace densepose

@@ -53,11 +53,13 @@ using CudaStream = CUstream_st*;  // cudaStream_t, without the CUDA headers
 
 inline constexpr const char* kDomain = "densepose";
 
-// How many rows of the outputs count. The first `outputs` outputs are valid up to the int32 that run() leaves in output
-// `count`; an adapter with dynamic shapes cuts their axis 0 to it, one without passes the count along.
+// How many rows of the outputs count. The first `outputs` outputs, but `count` itself, are valid up to the int32 that
+// run() leaves in output `count`; an adapter with dynamic shapes cuts their axis 0 to it, one without passes it along.
 struct Trim {
   std::size_t count = 0;
   std::size_t outputs = 0;  // 0: nothing to trim
+
+  constexpr bool cuts(std::size_t output) const { return output < outputs && output != count; }
 };
 
 [[noreturn]] inline void fail(const char* op, const std::string& sentence) {

@@ -212,7 +212,7 @@ class Node final : public ov::op::Op {
     for (std::size_t o = 0; o < outputs.size(); ++o) {
       ov::PartialShape shape;
       for (std::int64_t d : outputs[o].shape) shape.push_back(d < 0 ? ov::Dimension::dynamic() : ov::Dimension(d));
-      if (trims() && o < Kernel::kTrim.outputs) shape[0] = ov::Dimension(0, shape[0].get_max_length());
+      if (trims() && Kernel::kTrim.cuts(o)) shape[0] = ov::Dimension(0, shape[0].get_max_length());
       set_output_type(o, to_openvino(outputs[o].type), shape);
     }
   }
@@ -233,7 +233,8 @@ class Node final : public ov::op::Op {
     op_.run({in.data(), inputs.size()}, {out.data(), out.size()}, *scratch);
     if (trims()) {
       const auto count = *out[Kernel::kTrim.count].template as<std::int32_t>();
-      for (std::size_t o = 0; o < Kernel::kTrim.outputs; ++o) {
+      for (std::size_t o = 0; o < out.size(); ++o) {
+        if (!Kernel::kTrim.cuts(o)) continue;
         Shape shape = out[o].shape;
         shape[0] = count;
         outputs[o].set_shape(to_openvino(shape));

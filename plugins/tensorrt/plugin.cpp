@@ -33,7 +33,7 @@ DENSEPOSE_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder*) {}
 
 // A plan holds plugins' attributes: it runs with libraries of the same number. Raised whenever an op's attributes or
 // the meaning of its tensors change.
-DENSEPOSE_EXPORT std::int32_t densepose_plugin_abi() { return 1; }
+DENSEPOSE_EXPORT std::int32_t densepose_plugin_abi() { return 2; }
 
 // The last failure as a sentence; "" if there was none. Valid until the same thread asks again.
 DENSEPOSE_EXPORT const char* densepose_last_error() { return densepose::LastError::get(); }

@@ -139,7 +139,8 @@ class Plugin final : public nvinfer1::IPluginV3,
       const nvinfer1::IDimensionExpr& most = *out[0].d[0];
       const nvinfer1::IDimensionExpr* size =
           expressions.declareSizeTensor(static_cast<std::int32_t>(Op::kOutputs), most, most);
-      for (std::size_t o = 0; o < Op::kTrim.outputs; ++o) out[o].d[0] = size;
+      for (std::size_t o = 0; o < Op::kOutputs; ++o)
+        if (Op::kTrim.cuts(o)) out[o].d[0] = size;
     }));
   }
 

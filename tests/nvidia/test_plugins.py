@@ -103,7 +103,7 @@ def test_fields_survive(trt: ModuleType, name: str) -> None:
         ("MultilevelRoiAlign", {"strides": [4], "layout": "CHWN"}, "layout must be NCHW or NHWC"),
         ("MultilevelRoiAlign", {"strides": [4], "pooled_size": [1, 2]}, "pooled_size must be one number"),
         ("ChartResult", {"dynamic": 1}, "dynamic must be 0"),
-        ("BoxDetections", {"capacity": 0}, "capacity must be positive"),
+        ("BoxDetections", {"capacity": 0}, "capacity must be from 1"),
     ],
 )
 def test_wrong_fields_give_no_plugin_but_a_sentence(

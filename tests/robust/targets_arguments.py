@@ -250,9 +250,10 @@ class Kernels(Target):
 
     @staticmethod
     def _BoxDetections(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:
-        rows = rng.choice([0, 1, 8, 100])
+        rows, classes = rng.choice([0, 1, 8, 100]), rng.choice([1, 1, 3, 9])
         settings = [np.array([value], np.float32) for value in (rng.choice(_FLOATS), rng.choice(_FLOATS))]
-        inputs = [_floats((rows, 2), rng), _floats((rows, 4), rng), _boxes(rows, rng)]
+        moves = rng.choice([1, classes])
+        inputs = [_floats((rows, classes + 1), rng), _floats((rows, 4 * moves), rng), _boxes(rows, rng)]
         count = np.array([rng.choice([rows, 0, -1, 2**31 - 1])], np.int32)
         attributes = {"bbox_weights": [10.0, 10.0, 5.0, 5.0], "capacity": rng.choice([1, 5, 100])}
         return attributes, [*inputs, count, _sizes(rng), *settings, _count(rng)]
