@@ -35,7 +35,7 @@ def nine_classes() -> dict[str, Any]:
     tree["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] = 9
     tree["MODEL"]["RPN"]["POST_NMS_TOPK_TEST"] = 100
     tree["MODEL"]["ROI_HEADS"]["SCORE_THRESH_TEST"] = 0.0
-    tree["TEST"]["DETECTIONS_PER_IMAGE"] = 12
+    tree["TEST"]["DETECTIONS_PER_IMAGE"] = 40
     tree["DATASETS"]["CLASS_TO_MESH_NAME_MAPPING"] = {str(number): mesh_of(name) for number, name in enumerate(ANIMALS)}
     meshes = dict.fromkeys([*map(mesh_of, ANIMALS), "person"])
     tree["MODEL"]["ROI_DENSEPOSE_HEAD"]["CSE"]["EMBEDDERS"] = {

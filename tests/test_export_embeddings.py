@@ -37,8 +37,9 @@ from densepose_engine.model.graph_file import read_graph
 
 SIZE = (64, 96)
 MODELS = Path(__file__).resolve().parent.parent / "models"
-INPUTS: dict[str, Any] = {"sizes": (60, 90, 120, 180), "max_proposals": 100, "max_detections": 12}
-THRESHOLDS = {"score_threshold": 0.02, "nms_threshold": 0.5}
+INPUTS: dict[str, Any] = {"sizes": (60, 90, 120, 180), "max_proposals": 100, "max_detections": 40}
+# Few boxes of a class are kept, so that those of several classes are among the best.
+THRESHOLDS = {"score_threshold": 0.02, "nms_threshold": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_the_graph_says_who_reads_its_maps(graph: Path, files: ModelFiles) -> No
 
 def check_detections(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
     people = int(expected["count"][0])
-    assert int(outputs["count"][0]) == people == 12
+    assert int(outputs["count"][0]) == people > 20
     assert len(set(expected["classes"].tolist())) > 3, "several classes must be found for this to test anything"
     np.testing.assert_array_equal(outputs["classes"], expected["classes"])
     assert outputs["classes"].dtype == np.int32
@@ -134,7 +135,7 @@ def test_the_engine_gives_what_the_graph_gives(graph: Path, picture: np.ndarray,
     for name, array in file.model.decoder.unpack(file.payload["decoder.bin"]).items():
         np.testing.assert_array_equal(array, model.graph.initializers[PREFIX + name].const_value.numpy())
     names = b"".join(file.payload[name] for name in ("model.xml", "model.bin"))
-    assert b"vertex_embeddings" not in names
+    assert PREFIX.encode() not in names, "no vendor's compiler needs them"
 
 
 def check_packed(packed: np.ndarray, maps: Mapping[str, np.ndarray]) -> None:
@@ -163,7 +164,7 @@ def test_classes_are_those_of_torch(files: ModelFiles, graph: Path, picture: np.
             ):
                 mine.append(row)
         kept += [(float(scores[row, number]), number, row) for row in mine]
-    best = sorted(kept, key=lambda one: -one[0])[:12]
+    best = sorted(kept, key=lambda one: -one[0])[: INPUTS["max_detections"]]
     expected = {
         "classes": np.array([number for _, number, _ in best], np.int32),
         "scores": np.array([score for score, _, _ in best], np.float32),

@@ -120,16 +120,20 @@ def test_no_scale_vanishes(quantised: bytes) -> None:
     assert all((array > 0).all() and np.isfinite(array).all() for array in scales)
 
 
-@pytest.mark.parametrize("outputs", [4, 5], ids=["from before there were classes", "as exported now"])
-def test_the_size_of_the_people_follows_all_outputs_of_the_plugin(demo_onnx: Path, outputs: int) -> None:
-    """The plugin counts its own outputs: what an older graph's node lacks of them still has its place."""
+@pytest.mark.parametrize("most", [None, 7])
+@pytest.mark.parametrize("outputs", [4, 5], ids=["one class", "several"])
+def test_the_size_of_the_people_follows_all_outputs_of_the_plugin(
+    demo_onnx: Path, outputs: int, most: int | None
+) -> None:
+    """The plugin counts its own outputs: what the node of a graph of one class lacks of them still has its place."""
     model = ir.load(demo_onnx)
     next(node for node in model.graph if node.op_type == "BoxDetections").resize_outputs(outputs)
-    prepared = onnx.load_model_from_string(prepare(ir.to_proto(model).SerializeToString(), "fp32", None))
+    prepared = onnx.load_model_from_string(prepare(ir.to_proto(model).SerializeToString(), "fp32", most))
     onnx.checker.check_model(prepared)
     (node,) = (node for node in prepared.graph.node if node.op_type == "BoxDetections")
     assert [name.split("/")[-1] for name in node.output] == [
-        *("boxes_network", "boxes", "scores", "count", "classes", "size")
+        *("boxes_network", "boxes", "scores", "count", "classes"),
+        *(["size"] if most is None else []),
     ]
 
 

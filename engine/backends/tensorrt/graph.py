@@ -35,12 +35,14 @@ def prepare(graph: bytes, precision: str, max_people: int | None, deepstream: bo
             node.attributes["dynamic"] = ir.AttrInt64("dynamic", int(max_people is None))
             if max_people is not None:
                 node.attributes["capacity"] = ir.AttrInt64("capacity", max_people)
-            else:  # the plugin has one more output then, from which TensorRT reads how many people there are
-                given = len(node.outputs)  # a graph from before there were classes has no output for them
-                node.resize_outputs(len(BOX_DETECTIONS.outputs) + 1)
-                for role, value in list(zip((*BOX_DETECTIONS.outputs, "size"), node.outputs, strict=True))[given:]:
-                    value.name, value.dtype = f"{node.name}/{role}", ir.DataType.INT32
-                    value.shape = ir.Shape([] if role == "size" else ["people"])
+            # A dynamic plugin has one more output, from which TensorRT reads how many people there are. A graph of one
+            # class has no output for classes; the plugin has.
+            roles = (*BOX_DETECTIONS.outputs, *(["size"] if max_people is None else []))
+            given = len(node.outputs)
+            node.resize_outputs(len(roles))
+            for role, value in list(zip(roles, node.outputs, strict=True))[given:]:
+                value.name, value.dtype = f"{node.name}/{role}", ir.DataType.INT32
+                value.shape = ir.Shape([] if role == "size" else ["people"])
     if precision != "fp32":
         _to_float16(model)
         # The first in which Q/DQ pairs may be float16; nothing else in these graphs means anything else there.

@@ -179,9 +179,13 @@ def _declare_outputs(
     )
     side = config.box.pooler.resolution
     _declare(box_align, ("box_pooled", f32, ["proposals", config.neck.out_channels, side, side]))
-    people: list[tuple[str, ir.DataType, list[Any]]]
-    people = [("boxes_network", f32, ["people", 4]), ("boxes", f32, ["people", 4]), ("scores", f32, ["people"])]
-    people += [("count", i32, [1]), (CLASSES, i32, ["people"])]
+    people: list[tuple[str, ir.DataType, list[Any]]] = [
+        ("boxes_network", f32, ["people", 4]),
+        ("boxes", f32, ["people", 4]),
+        ("scores", f32, ["people"]),
+        ("count", i32, [1]),
+        (CLASSES, i32, ["people"]),
+    ]
     _declare(detections, *people[: len(detections.outputs)])
     side = config.densepose.pooler.resolution
     _declare(densepose_align, ("densepose_pooled", f32, ["people", parts.channels, side, side]))
