@@ -88,9 +88,9 @@ def main() -> None:
     for observer in arguments.observers:
         for weights in arguments.weights:
             quantizer = Quantizer(data, table, TARGETS["openvino"], observer, WEIGHTS[weights])
-            quantised, placement = quantizer()
+            quantized, placement = quantizer()
             described = replace(description, int8=describe_int8(quantizer, placement))
-            file = compile_graph(quantised, described, "openvino", "int8")
+            file = compile_graph(quantized, described, "openvino", "int8")
             other, _, moved = score(file, dataset, gps, results)
             differences = compare(exact, other, moved).differences
             share = int8_mac_share(file.model.layers or ())

@@ -2,7 +2,7 @@
 
 The grid is a function of the extremes alone: bins are ``2**exponent`` wide for the smallest exponent with which 2,048
 of them hold both extremes and zero, and their edges are multiples of that width. Whenever the range outgrows the bins,
-the width doubles and each pair of neighbours becomes one bin, which loses nothing that the coarser grid would have
+the width doubles and each pair of neighbors becomes one bin, which loses nothing that the coarser grid would have
 seen. So the histogram is a function of the multiset of values: order, batching, merging and interruption change no
 count.
 """

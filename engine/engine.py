@@ -269,7 +269,7 @@ class Engine:
     ) -> Iterator[tuple[Picture, DetectionResult]]:
         """Results of many frames in their order, each with its frame: ``for frame, result in engine.stream(camera)``.
 
-        Reading, resizing, the network and chart decoding of neighbouring frames overlap. A thread of its own reads
+        Reading, resizing, the network and chart decoding of neighboring frames overlap. A thread of its own reads
         ``frames``, at most ``depth`` ahead of what was handed out; who takes results slowly slows reading down.
 
         Args:

@@ -16,7 +16,7 @@ import numpy as np
 Found = tuple[np.ndarray, float, np.ndarray, np.ndarray]
 
 #: The mean geodesic distances of torso, hands, feet, upper legs, lower legs, upper arms, lower arms and head, in
-#: metres, and which parts they are of.
+#: meters, and which parts they are of.
 REGIONS = (
     (0.351, (1, 2)),
     (0.107, (3, 4)),
@@ -32,7 +32,7 @@ K = {part: k for k, parts in REGIONS for part in parts}
 
 @dataclass
 class Surface:
-    """Vertices on charts, and distances [n, n] in metres."""
+    """Vertices on charts, and distances [n, n] in meters."""
 
     u: np.ndarray
     v: np.ndarray

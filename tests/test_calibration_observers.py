@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from densepose_engine.calibration.histogram import Histogram, TensorStatistics
-from densepose_engine.calibration.place import observers
+from densepose_engine.calibration.place import observers, scales
 from densepose_engine.calibration.place.observers import (
     METHODS,
     expected_error,
     expected_sqnr_db,
     range_of,
-    scale_zero_point,
 )
+from densepose_engine.calibration.place.scales import scale_zero_point
 
 Rng = np.random.Generator
 SIZE = 50_000
@@ -64,7 +64,7 @@ def statistics_of(values: np.ndarray) -> TensorStatistics:
     return histogram.statistics()
 
 
-def quantised(values: np.ndarray, scale: float, zero_point: int, dtype: str) -> np.ndarray:
+def quantized(values: np.ndarray, scale: float, zero_point: int, dtype: str) -> np.ndarray:
     """By the definition of QuantizeLinear and DequantizeLinear."""
     bounds = np.iinfo(dtype)
     integers = np.clip(np.rint(values.astype(np.float64) / scale) + zero_point, bounds.min, bounds.max)
@@ -73,7 +73,7 @@ def quantised(values: np.ndarray, scale: float, zero_point: int, dtype: str) -> 
 
 def squared_error(values: np.ndarray, low: float, high: float, symmetric: bool) -> float:
     scale, zero_point = scale_zero_point(low, high, unsigned=not symmetric, symmetric=symmetric)
-    real = quantised(values, float(scale), zero_point, "int8" if symmetric else "uint8")
+    real = quantized(values, float(scale), zero_point, "int8" if symmetric else "uint8")
     return float(((values - real) ** 2).mean())
 
 
@@ -184,7 +184,7 @@ def test_mse_is_as_good_as_trying_every_range(name: str, symmetric: bool) -> Non
 
 @pytest.mark.parametrize(("bits", "step"), [(4, 0.3352), (6, 0.1041), (8, 0.0308)])
 def test_mse_finds_the_known_optimum_of_a_gaussian(bits: int, step: float) -> None:
-    """J. Max, "Quantizing for minimum distortion", 1960, table II: steps of the best even quantisers, in deviations."""
+    """J. Max, "Quantizing for minimum distortion", 1960, table II: steps of the best even quantizers, in deviations."""
     values = np.random.default_rng(3).normal(0, 2, 400_000).astype(np.float32)
     high = range_of(statistics_of(values), "mse", symmetric=True, bits=bits)[1]
     assert abs(high / 2 / (2 ** (bits - 1) - 1) / step - 1) < 0.03
@@ -256,11 +256,11 @@ def test_scales_are_usable_and_zero_is_exact(low: float, high: float, unsigned: 
     dtype = "uint8" if unsigned else "int8"
     bounds = np.iinfo(dtype)
     assert isinstance(scale, np.float32) and type(zero_point) is int
-    assert observers.SMALLEST_SCALE <= scale < np.inf and bounds.min <= zero_point <= bounds.max
+    assert scales.SMALLEST_SCALE <= scale < np.inf and bounds.min <= zero_point <= bounds.max
     assert zero_point == 0 or not symmetric
-    assert quantised(np.zeros(1), float(scale), zero_point, dtype)[0] == 0
+    assert quantized(np.zeros(1), float(scale), zero_point, dtype)[0] == 0
     ends = np.array([min(low, 0), max(high, 0)])
-    assert np.abs(quantised(ends, float(scale), zero_point, dtype) - ends).max() <= float(scale) * (1 + 1e-6)
+    assert np.abs(quantized(ends, float(scale), zero_point, dtype) - ends).max() <= float(scale) * (1 + 1e-6)
 
 
 def test_known_scales() -> None:
@@ -271,7 +271,7 @@ def test_known_scales() -> None:
     assert scale_zero_point(-254, 127, unsigned=False, symmetric=True) == (2, 0)
     assert scale_zero_point(-128, 127, unsigned=False, symmetric=False) == (1, 0)
     assert scale_zero_point(0, 255, unsigned=False, symmetric=False) == (1, -128)
-    assert scale_zero_point(0, 0, unsigned=True, symmetric=True) == (observers.UNIT_SCALE, 0)
+    assert scale_zero_point(0, 0, unsigned=True, symmetric=True) == (scales.UNIT_SCALE, 0)
     assert scale_zero_point(0, 7.5, unsigned=True, symmetric=True, bits=4) == (0.5, 0)
 
 
@@ -283,7 +283,7 @@ def test_scales_grow_with_the_range() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(1, -1), (math.nan, 1), (0, math.inf), (-math.inf, 0)])
 def test_ranges_that_are_none(low: float, high: float) -> None:
-    with pytest.raises(ValueError, match="cannot be quantised"):
+    with pytest.raises(ValueError, match="cannot be quantized"):
         scale_zero_point(low, high, unsigned=True, symmetric=False)
 
 
@@ -299,7 +299,7 @@ def test_sqnr_is_that_of_the_values(name: str, method: observers.Method, dtype: 
     low, high = range_of(one, method, symmetric=symmetric)
     scale, zero_point = scale_zero_point(low, high, unsigned=not symmetric, symmetric=symmetric)
     exact = values.astype(np.float64)
-    noise = ((exact - quantised(values, float(scale), zero_point, dtype)) ** 2).mean()
+    noise = ((exact - quantized(values, float(scale), zero_point, dtype)) ** 2).mean()
     signal_to_noise = 10 * math.log10((exact**2).mean() / noise)
     assert abs(expected_sqnr_db(one, float(scale), zero_point, dtype) - signal_to_noise) < 0.3
     assert abs(expected_error(one, float(scale), zero_point, dtype) / noise - 1) < 0.07

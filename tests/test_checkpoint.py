@@ -113,12 +113,12 @@ def test_archives_from_a_gpu_are_read_on_the_cpu(tmp_path: Path) -> None:
     same(loaded, {"w": np.arange(4, dtype=np.float32)})
 
 
-def test_training_checkpoints_with_an_optimiser(tmp_path: Path) -> None:
+def test_training_checkpoints_with_an_optimizer(tmp_path: Path) -> None:
     model = nn.Conv2d(2, 3, 1)
-    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     model(torch.ones(1, 2, 2, 2)).sum().backward()
-    optimiser.step()
-    content = {"model": model.state_dict(), "optimizer": optimiser.state_dict(), "scheduler": {"last_epoch": 3}}
+    optimizer.step()
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": {"last_epoch": 3}}
     torch.save(content, tmp_path / "m.pth")
     assert set(load_checkpoint(tmp_path / "m.pth")) == {"weight", "bias"}
 

@@ -25,12 +25,12 @@ def test_the_emulated_ops_are_not_the_core(emulated_ops: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("quantised_scores", [False, True])
-def test_proposals_are_those_of_the_cpu(emulated_ops: ModuleType, order: int, quantised_scores: bool) -> None:
+@pytest.mark.parametrize("quantized_scores", [False, True])
+def test_proposals_are_those_of_the_cpu(emulated_ops: ModuleType, order: int, quantized_scores: bool) -> None:
     """Also where many scores are equal and the radix selection has to look at the indices."""
     rng = np.random.default_rng(order)
     maps = [rng.standard_normal((1, 15, side, side + 3), dtype=np.float32) for side in (64, 32, 16, 8, 4)]
-    if quantised_scores:
+    if quantized_scores:
         for level in maps:
             level[:, :3] = np.rint(level[:, :3])
     anchors = [x for s in (32, 64, 128, 256, 512) for a in (0.5, 1, 2) for x in (-s * a, -s / a, s * a, s / a)]
@@ -83,7 +83,7 @@ def test_every_half_survives(emulated_ops: ModuleType) -> None:
 
 
 def test_halves_round_half_to_even(emulated_ops: ModuleType) -> None:
-    """Means of neighbouring halves lie exactly between two: numpy rounds them to even, and so must the kernel."""
+    """Means of neighboring halves lie exactly between two: numpy rounds them to even, and so must the kernel."""
     rng = np.random.default_rng(1)
     low = rng.integers(0, 0x7BFE, 4096).astype(np.uint16)
     pair = np.stack([low, low + 1]).view(np.float16)

@@ -232,7 +232,7 @@ def test_orientation_is_found_between_damaged_tags() -> None:
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     path = tmp_path / "animation.gif"
-    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (5, 4), color) for color in ("red", "lime", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     assert (to_rgb_array(path) == (255, 0, 0)).all()
 

@@ -127,7 +127,7 @@ def test_a_folder_of_other_things_says_what_is_there(fake: FakeEngine, capsys: p
     ("suffix", "noun"), [("gif", "frames"), ("png", "frames"), ("webp", "frames"), ("tif", "pages")]
 )
 def test_further_frames_are_said(suffix: str, noun: str, fake: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
-    frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (24, 16), color) for color in ("red", "lime", "blue")]
     frames[0].save(f"several.{suffix}", save_all=True, append_images=frames[1:])
     frames[0].save(f"one.{suffix}")
     assert main("infer", "fake.engine", f"several.{suffix}", f"one.{suffix}", "--save", "npz") == 0

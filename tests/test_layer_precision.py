@@ -66,9 +66,9 @@ def tampered(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def place_and_break(model: ir.Model, *arguments: Any) -> Int8Description:
         description = place(model, *arguments)
         node = next(node for node in model.graph if node.name == name)
-        dequantise = node.inputs[0].producer()
-        assert dequantise.op_type == "DequantizeLinear"
-        node.replace_input_with(0, dequantise.inputs[0].producer().inputs[0])
+        dequantize = node.inputs[0].producer()
+        assert dequantize.op_type == "DequantizeLinear"
+        node.replace_input_with(0, dequantize.inputs[0].producer().inputs[0])
         return description
 
     monkeypatch.setattr(building, "quantize_graph", place_and_break)

@@ -177,7 +177,7 @@ def test_by_hand() -> None:
     # A level that counts 0, 1, 2, ... along x: bilinear samples of it are their own coordinates.
     ramp = np.tile(np.arange(16, dtype=np.float32), (1, 1, 16, 1))
     box = np.array([[4, 4, 12, 12]], np.float32)
-    # Bins of 4 pixels; their samples average to the bins' centres, 6 and 10, less half a pixel if aligned.
+    # Bins of 4 pixels; their samples average to the bins' centers, 6 and 10, less half a pixel if aligned.
     assert pool([ramp], box, strides=[1], pooled_size=2, aligned=1)[0, 0].tolist() == [[5.5, 9.5], [5.5, 9.5]]
     assert pool([ramp], box, strides=[1], pooled_size=2, aligned=0)[0, 0].tolist() == [[6, 10], [6, 10]]
     # aligned=False grows boxes to one pixel: its only sample lies half a pixel from the corner.
@@ -188,8 +188,8 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", QUANTISED_TYPES)
-def test_quantised_rounding(layout: str, dtype: str) -> None:
-    """Halves go to the even neighbour, and zero_point stands for what lies outside."""
+def test_quantized_rounding(layout: str, dtype: str) -> None:
+    """Halves go to the even neighbor, and zero_point stands for what lies outside."""
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     pairs = [(low, low + 1), (low + 1, low + 2), (high - 1, high), (high - 2, high - 1), (high, high), (low, low)]
     level = np.array([[p] for p in pairs], dtype).reshape(1, len(pairs), 1, 2)
@@ -326,9 +326,9 @@ def test_wrong_inputs() -> None:
     for message, inputs in wrong:
         with pytest.raises(ValueError, match=message):
             op(*inputs)
-    quantised = _core.ops.MultilevelRoiAlign(strides=[4, 8], zero_point=200)
+    quantized = _core.ops.MultilevelRoiAlign(strides=[4, 8], zero_point=200)
     with pytest.raises(ValueError, match="zero_point"):
-        quantised(level_0.astype(np.int8), level_1.astype(np.int8), boxes, count)
+        quantized(level_0.astype(np.int8), level_1.astype(np.int8), boxes, count)
 
 
 def test_table_has_every_type() -> None:

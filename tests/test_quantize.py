@@ -14,8 +14,9 @@ from small_detector import small_detector
 from small_graphs import Sketch
 
 from densepose_engine.calibration.place.points import layers, source
-from densepose_engine.calibration.place.quantize import TARGETS, Placement, activation_scale, quantize
+from densepose_engine.calibration.place.quantize import TARGETS, Placement, Target, activation_scale, quantize
 from densepose_engine.calibration.place.ranges import layer_inputs, ranges
+from densepose_engine.calibration.place.scales import SMALLEST_SCALE, scale_zero_point
 from densepose_engine.calibration.table import CalibrationTable
 from densepose_engine.compile.build import Int8Options, quantized_graph
 from densepose_engine.errors import CalibrationError
@@ -60,6 +61,16 @@ def test_openvino_takes_unsigned_integers(low: float, high: float, expected: tup
 def test_tensorrt_takes_signed_integers_around_zero(low: float, high: float, bound: float) -> None:
     scale = activation_scale(low, high, TENSORRT)
     assert (scale.scale, scale.zero_point, scale.dtype) == (pytest.approx(bound / 127, rel=1e-6), 0, "int8")
+
+
+@pytest.mark.parametrize("target", [OPENVINO, TENSORRT], ids=lambda target: target.name)
+@pytest.mark.parametrize("range_", [(0.0, 0.0), (0.0, 1e-30), (-1e-30, 1e-30), (0.0, 6.0), (-0.27, 11.3), (-1e6, 3.0)])
+def test_graphs_get_the_scales_that_observers_judge_by(target: Target, range_: tuple[float, float]) -> None:
+    """One function makes both; below the smallest scale there were two answers once."""
+    scale = activation_scale(*range_, target)
+    expected = scale_zero_point(*range_, unsigned=target.unsigned, symmetric=not target.unsigned)
+    assert (np.float32(scale.scale), scale.zero_point) == expected
+    assert scale.scale >= SMALLEST_SCALE
 
 
 # ---- placement -------------------------------------------------------------------------------------------------------
@@ -107,7 +118,7 @@ def test_a_sum_is_fused_into_the_layer_that_makes_one_summand() -> None:
     assert placement.groups == []
 
 
-def test_both_summands_are_quantised_where_no_layer_can_take_the_sum() -> None:
+def test_both_summands_are_quantized_where_no_layer_can_take_the_sum() -> None:
     sketch = Sketch()
     r, s = (sketch.relu(sketch.conv(sketch.input(f"image{k}"), f"a{k}"), f"r{k}") for k in range(2))
     both = [sketch.conv(r, "b"), sketch.conv(s, "c")]
@@ -153,7 +164,7 @@ def test_sharing_stops_at_one_join() -> None:
     assert placement.groups == [("r1", "r2")]
     assert placement.scales["r1"] == placement.scales["r2"] == activation_scale(*every["r2"], OPENVINO)
     assert placement.scales["r0"] == activation_scale(*every["r0"], OPENVINO)
-    # The first one requantises: its layer reads a pair of the joined map's own.
+    # The first one requantizes: its layer reads a pair of the joined map's own.
     assert "joined0" in placement.scales and "joined1" not in placement.scales
     assert pair_of(model, "b0") is not None
 
@@ -214,7 +225,7 @@ def test_roi_align_never_pools_bytes_of_two_scales() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
-def test_a_quantised_graph_computes_nearly_the_same(target: object) -> None:
+def test_a_quantized_graph_computes_nearly_the_same(target: object) -> None:
     """Through every kind of join; ranges from the values themselves."""
     sketch = Sketch(channels=8, side=12)
     image = sketch.input("image")
@@ -279,14 +290,14 @@ def test_a_missing_range_is_named() -> None:
 
 
 @pytest.fixture(scope="module", params=["openvino", "tensorrt"])
-def quantised_demo(request: pytest.FixtureRequest, demo_onnx: Path, demo_table: Path) -> tuple[str, onnx.ModelProto]:
+def quantized_demo(request: pytest.FixtureRequest, demo_onnx: Path, demo_table: Path) -> tuple[str, onnx.ModelProto]:
     data = quantized_graph(demo_onnx, request.param, Int8Options(demo_table, "minmax"))
     return request.param, onnx.load_model_from_string(data)
 
 
-def test_lint(quantised_demo: tuple[str, onnx.ModelProto], demo_onnx: Path) -> None:
+def test_lint(quantized_demo: tuple[str, onnx.ModelProto], demo_onnx: Path) -> None:
     """What each vendor's parser refuses or silently runs in float."""
-    target, model = quantised_demo
+    target, model = quantized_demo
     onnx.checker.check_model(model)
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
@@ -304,7 +315,7 @@ def test_lint(quantised_demo: tuple[str, onnx.ModelProto], demo_onnx: Path) -> N
             axis = next(a.i for a in node.attribute if a.name == "axis")
             assert constants[scale].shape == constants[zero].shape == (constants[data].shape[axis],)
             continue
-        assert data not in constants, f"{node.name} quantises a constant, which is then folded twice"
+        assert data not in constants, f"{node.name} quantizes a constant, which is then folded twice"
         assert constants[scale].shape == constants[zero].shape == ()
         if target == "tensorrt":
             assert constants[zero].dtype == np.int8 and constants[zero] == 0

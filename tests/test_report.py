@@ -17,7 +17,7 @@ from small_detector import serialize, small_detector
 
 from densepose_engine.calibration.collect.activations import collect
 from densepose_engine.calibration.judge.noise import Noise, NoiseMeter
-from densepose_engine.calibration.judge.report import Report, analyse, to_dict
+from densepose_engine.calibration.judge.report import Report, analyze, to_dict
 from densepose_engine.calibration.judge.report_page import PicturePair, page
 from densepose_engine.calibration.place.observers import METHODS, expected_sqnr_db, range_of
 from densepose_engine.calibration.place.quantize import TARGETS, activation_scale
@@ -75,11 +75,11 @@ def test_a_quantizer_gives_what_its_parts_give(small: tuple[bytes, CalibrationTa
 def test_noise_is_that_of_the_definition(small: tuple[bytes, CalibrationTable], pictures: list[Path]) -> None:
     """Against both graphs run piece by piece on the same boxes."""
     graph, table = small
-    quantised, _ = Quantizer(graph, table, TARGETS["openvino"], "minmax")()
+    quantized, _ = Quantizer(graph, table, TARGETS["openvino"], "minmax")()
     meter = NoiseMeter(graph, "small.onnx")
     assert meter.results == ["rpn", "class_logits", "box_deltas", "u"]
     names = {"level": "level/dequantized", "class_logits": "class_logits", "u": "u"}
-    found = meter.compare(quantised, names, [rgb(path) for path in pictures[:2]])
+    found = meter.compare(quantized, names, [rgb(path) for path in pictures[:2]])
     for name, other in names.items():
         signal = noise = 0.0
         for path in pictures[:2]:
@@ -97,7 +97,7 @@ def test_noise_is_that_of_the_definition(small: tuple[bytes, CalibrationTable], 
             floats = run_cut(small_detector(), feeds, [*cuts, name])
             given = {"image": image, **{cut: floats[cut] for cut in cuts}}
             needed = {"level": ["image"], "class_logits": ["image", *cuts[:2]], "u": ["image", *cuts[2:]]}[name]
-            result = run_cut(quantised, {key: given[key] for key in needed}, [other])[other]
+            result = run_cut(quantized, {key: given[key] for key in needed}, [other])[other]
             signal += float((floats[name].astype(np.float64) ** 2).sum())
             noise += float(((floats[name].astype(np.float64) - result) ** 2).sum())
         assert found[name].signal == pytest.approx(signal, rel=1e-4)
@@ -126,7 +126,7 @@ def test_sqnr_of_extremes() -> None:
 def report(demo_onnx: Path, demo_table: Path) -> Report:
     quantizer = Quantizer(demo_onnx.read_bytes(), CalibrationTable.load(demo_table), TARGETS["openvino"], "percentile")
     kept = ["backbone/conv_stem"]
-    return analyse(quantizer, "demo.onnx", keep_float=kept, pictures=[rgb(MODELS / "person.jpg")])
+    return analyze(quantizer, "demo.onnx", keep_float=kept, pictures=[rgb(MODELS / "person.jpg")])
 
 
 def test_tensors_are_sorted_and_complete(report: Report) -> None:
@@ -278,7 +278,7 @@ def test_the_page_stands_alone(report: Report) -> None:
 
 def test_a_page_without_pictures(small: tuple[bytes, CalibrationTable]) -> None:
     graph, table = small
-    report = analyse(Quantizer(graph, table, TARGETS["tensorrt"], "minmax"), "small.onnx")
+    report = analyze(Quantizer(graph, table, TARGETS["tensorrt"], "minmax"), "small.onnx")
     assert report.measured_on == 0 and report.results == {}
     assert all(one.measured_sqnr_db is None and one.sqnr_db == one.estimated_sqnr_db for one in report.tensors)
     text = read(page(report, title="small")).text
@@ -288,7 +288,7 @@ def test_a_page_without_pictures(small: tuple[bytes, CalibrationTable]) -> None:
 def test_pictures_with_nobody(small: tuple[bytes, CalibrationTable]) -> None:
     graph, table = small
     black = np.zeros((64, 96, 3), np.uint8)
-    report = analyse(Quantizer(graph, table, TARGETS["openvino"], "minmax"), "small.onnx", pictures=[black])
+    report = analyze(Quantizer(graph, table, TARGETS["openvino"], "minmax"), "small.onnx", pictures=[black])
     assert math.isnan(report.results["u"]) and list(report.results)[-1] == "u"
     json.dumps(to_dict(report, None, None), allow_nan=False)
     assert "nan" not in read(page(report, title="small")).text.split()

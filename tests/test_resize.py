@@ -183,7 +183,7 @@ def test_preprocess_is_resize_minus_mean_padded(
 
 
 @pytest.mark.parametrize(("scale", "zero_point"), [(1.0, 116), (0.37, 3), (2.75, 0), (0.5, 255)])
-def test_bytes_are_the_quantised_floats(scale: float, zero_point: int) -> None:
+def test_bytes_are_the_quantized_floats(scale: float, zero_point: int) -> None:
     image = picture(48, 64, seed=7)
     floats = np.empty((1, 64, 96, 3), np.float32)
     _core.preprocess(image, 40, 53, MEAN, floats, layout="NHWC")
@@ -208,7 +208,7 @@ def test_bytes_are_the_quantised_floats(scale: float, zero_point: int) -> None:
         ({"mean": (1, 2)}, ValueError, "2 values"),
     ],
 )
-def test_wrong_quantisation_is_refused(change: dict[str, object], kind: type[Exception], words: str) -> None:
+def test_wrong_quantization_is_refused(change: dict[str, object], kind: type[Exception], words: str) -> None:
     good = {"mean": MEAN, "out": np.zeros((1, 8, 8, 3), np.uint8), "scale": 1.0, "zero_point": 9}
     with pytest.raises(kind, match=words):
         _core.preprocess_to_bytes(GOOD, 4, 6, **{**good, **change})

@@ -90,7 +90,7 @@ def test_a_fusion_weight_that_is_not_positive_stays(weight: float) -> None:
 
 
 @pytest.mark.parametrize("name", [MOBILE, "densepose_rcnn_R_50_FPN_s1x"])
-def test_normalisation_folds_into_the_stem(name: str) -> None:
+def test_normalization_folds_into_the_stem(name: str) -> None:
     """The first is RGB with a deviation, the second BGR without one."""
     model = make(name)
     config = model.config.input

@@ -154,7 +154,7 @@ def test_detections(score: float, nms: float, most: int) -> None:
     assert (len(ours["scores"]) == 0) == (score == 1.0)
 
 
-def test_quantised_features_are_float_around_a_runtimes_own_roi_align() -> None:
+def test_quantized_features_are_float_around_a_runtimes_own_roi_align() -> None:
     """The same Q/DQ, and RoIAlign rounded to bytes: what differs is a step where rounding falls differently."""
     picture = np.random.default_rng(0).uniform(-100, 150, (1, 3, 64, 96)).astype(np.float32)
     feeds = {

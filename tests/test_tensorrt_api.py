@@ -19,7 +19,7 @@ NAMES: dict[str, dict[str, list[str]]] = json.loads(
     (ROOT / "tests/data/tensorrt_names.json").read_text(encoding="utf-8")
 )
 # What objects of TensorRT are called in our modules.
-OBJECTS = {"trt", "builder", "network", "parser", "config", "profile", "cache", "engine", "runtime", "deserialised"}
+OBJECTS = {"trt", "builder", "network", "parser", "config", "profile", "cache", "engine", "runtime", "deserialized"}
 MEMBERS = {"_context"}
 # Where a GPU that is not here is built for; TensorRT itself cannot, and is never asked.
 RTX_ONLY = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}

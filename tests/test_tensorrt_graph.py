@@ -25,7 +25,7 @@ SIZE = (320, 448)
 
 
 @pytest.fixture(scope="module")
-def quantised(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def quantized(demo_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The demo graph with Q/DQ for TensorRT."""
     table = tmp_path_factory.mktemp("table") / "calib.json"
     assert main(["calibrate", str(demo_onnx), str(MODELS), "-o", str(table), "--quiet"]) == 0
@@ -75,9 +75,9 @@ def test_fp16_is_the_graph_but_for_rounding(demo_onnx: Path, feeds: dict[str, np
         assert 0 < error < 0.02, name
 
 
-def test_int8_is_the_quantised_graph_but_for_rounding(quantised: bytes, feeds: dict[str, np.ndarray]) -> None:
-    expected = run(quantised, feeds)
-    actual = run(prepare(quantised, "int8", 100), feeds)
+def test_int8_is_the_quantized_graph_but_for_rounding(quantized: bytes, feeds: dict[str, np.ndarray]) -> None:
+    expected = run(quantized, feeds)
+    actual = run(prepare(quantized, "int8", 100), feeds)
     np.testing.assert_allclose(actual["boxes"], expected["boxes"], atol=4)
     np.testing.assert_allclose(actual["scores"], expected["scores"], atol=0.03)
     for name in ("fine_segm", "u", "v"):
@@ -86,9 +86,9 @@ def test_int8_is_the_quantised_graph_but_for_rounding(quantised: bytes, feeds: d
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_types(demo_onnx: Path, quantised: bytes, precision: str) -> None:
+def test_types(demo_onnx: Path, quantized: bytes, precision: str) -> None:
     """float16 everywhere but at the custom nodes' boxes and scores and at the graph's own inputs and outputs."""
-    graph = quantised if precision == "int8" else demo_onnx.read_bytes()
+    graph = quantized if precision == "int8" else demo_onnx.read_bytes()
     model = ir.from_proto(onnx.load_model_from_string(prepare(graph, precision, None)))
     onnx.checker.check_model(ir.to_proto(model))
     custom = 0
@@ -107,9 +107,9 @@ def test_types(demo_onnx: Path, quantised: bytes, precision: str) -> None:
     assert {str(v.dtype) for v in (*model.graph.inputs, *model.graph.outputs)} == {"FLOAT", "INT32"}
 
 
-def test_no_scale_vanishes(quantised: bytes) -> None:
+def test_no_scale_vanishes(quantized: bytes) -> None:
     """A scale below float16's smallest number would become 0, which TensorRT refuses."""
-    model = ir.from_proto(onnx.load_model_from_string(quantised))
+    model = ir.from_proto(onnx.load_model_from_string(quantized))
     scale = next(v for name, v in model.graph.initializers.items() if name.endswith("scale"))
     assert scale.const_value is not None
     scale.const_value = ir.tensor(np.full_like(scale.const_value.numpy(), 1e-9))

@@ -68,8 +68,8 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         while not busy.is_set():
             _core.resize(IMAGE, 160, 200, threads=3)
 
-    neighbour = threading.Thread(target=keep_the_pool_busy, daemon=True)
-    neighbour.start()
+    neighbor = threading.Thread(target=keep_the_pool_busy, daemon=True)
+    neighbor.start()
     try:
         for _ in range(5):
             with warnings.catch_warnings():
@@ -82,7 +82,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
             assert os.waitpid(child, 0)[1] == 0
     finally:
         busy.set()
-        neighbour.join()
+        neighbor.join()
 
 
 def test_other_python_threads_run_meanwhile() -> None:

@@ -30,11 +30,11 @@ def test_levels_of_boxes_without_area_and_of_a_cut_pyramid() -> None:
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize(("aligned", "shift"), [(True, 0.5), (False, 0.0)])
 def test_bins_are_sampled_around_their_centres(sampling_ratio: int, aligned: bool, shift: float) -> None:
-    # Inside of the picture the mean over a bin of a ramp is the ramp at the bin's centre, however it is sampled.
+    # Inside of the picture the mean over a bin of a ramp is the ramp at the bin's center, however it is sampled.
     pooled = roi_align(ramp(), torch.tensor([8.0, 6.0, 40.0, 30.0]), 0.25, 4, sampling_ratio, aligned)
-    centres = torch.arange(4) + 0.5
-    torch.testing.assert_close(pooled[0], (2 + centres * 8 / 4 - shift).expand(4, 4))
-    torch.testing.assert_close(pooled[1], (1.5 + centres * 6 / 4 - shift)[:, None].expand(4, 4))
+    centers = torch.arange(4) + 0.5
+    torch.testing.assert_close(pooled[0], (2 + centers * 8 / 4 - shift).expand(4, 4))
+    torch.testing.assert_close(pooled[1], (1.5 + centers * 6 / 4 - shift)[:, None].expand(4, 4))
 
 
 def test_unaligned_boxes_have_at_least_one_pixel() -> None:

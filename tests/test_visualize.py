@@ -1,4 +1,4 @@
-"""Overlays: right colours in the right places, nothing elsewhere, and lines where the levels are."""
+"""Overlays: right colors in the right places, nothing elsewhere, and lines where the levels are."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_nobody_and_no_opacity_change_nothing(what: str) -> None:
     assert np.array_equal(draw(GREY, square(), what, alpha=0), GREY)
 
 
-def test_parts_have_their_colours() -> None:
+def test_parts_have_their_colors() -> None:
     assert len(np.unique(PART_COLORS, axis=0)) == len(PART_COLORS) == 24
     for part in (1, 13, 24):
         drawn = draw(GREY, square(parts=(part,)), "parts", alpha=1)
@@ -93,9 +93,9 @@ def test_contours_lie_on_the_levels() -> None:
 def check_columns(brightness: np.ndarray) -> None:
     columns = np.flatnonzero(brightness.min(axis=0) > 60)
     lines = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
-    centres = [float(line.mean()) for line in lines]
-    assert len(centres) >= 2 and all(len(line) <= 3 for line in lines), "thin lines"
-    assert np.ptp(np.diff(centres)) <= 1, "evenly spaced"
+    centers = [float(line.mean()) for line in lines]
+    assert len(centers) >= 2 and all(len(line) <= 3 for line in lines), "thin lines"
+    assert np.ptp(np.diff(centers)) <= 1, "evenly spaced"
     between = np.setdiff1d(np.arange(brightness.shape[1]), [c + d for c in columns for d in (-2, -1, 0, 1, 2)])
     assert brightness[:, between].max() == 0, "and nothing in between"
 

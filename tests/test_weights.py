@@ -21,7 +21,7 @@ from densepose_engine.calibration.table import CalibrationTable
 
 
 def smooth_pictures(rng: np.random.Generator, count: int, channels: int, side: int = 24) -> np.ndarray:
-    """Like what a layer behind a ReLU reads: never negative, neighbours alike, channels that move together."""
+    """Like what a layer behind a ReLU reads: never negative, neighbors alike, channels that move together."""
     noise = rng.standard_normal((count, channels, side + 8, side + 8))
     for axis in (2, 3):
         noise = np.apply_along_axis(lambda row: np.convolve(row, np.ones(9) / 3, "valid"), axis, noise)
@@ -33,7 +33,7 @@ def smooth_pictures(rng: np.random.Generator, count: int, channels: int, side: i
 
 
 @pytest.mark.parametrize("shape", [(8, 16, 9), (8, 16, 1), (16, 1, 9), (4, 300, 1), (1, 1, 1)])
-def test_a_weight_goes_to_one_of_its_neighbours(shape: tuple[int, int, int]) -> None:
+def test_a_weight_goes_to_one_of_its_neighbors(shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(0)
     steps = rng.uniform(-127, 127, shape)
     steps[0, 0, 0] = 127.0
@@ -78,7 +78,7 @@ def test_rounding_lowers_its_own_objective() -> None:
 
     best = round_weights(steps, mean, variance)
     assert (objective(best) < objective(np.rint(steps))).all()
-    # And no single move to the other neighbour would lower it further.
+    # And no single move to the other neighbor would lower it further.
     other = np.where(best > steps, np.floor(steps), np.ceil(steps))
     for channel in range(10):
         for tap in range(9):

@@ -1,6 +1,6 @@
 """How far a kernel's output may be from the float64 reference, by op, feature type and backend.
 
-An output passes where |actual - expected| <= absolute + relative * |expected|. Quantised features are compared with the
+An output passes where |actual - expected| <= absolute + relative * |expected|. Quantized features are compared with the
 reference *before* it is rounded: half a step is what rounding costs, the rest is what float32 sums may lose. Outputs
 that are decisions (ranks, labels, counts) have no tolerance: they are compared exactly, on inputs that leave a margin.
 """

@@ -62,7 +62,7 @@ def roi_align(
 
 
 def sample_positions(start: Tensor, length: Tensor, resolution: int, sampling_ratio: int) -> Tensor:
-    """Positions along one axis in pixels of the map, ``(bins, samples per bin)``: centres of equal parts of a bin."""
+    """Positions along one axis in pixels of the map, ``(bins, samples per bin)``: centers of equal parts of a bin."""
     bin_length = length / resolution
     count = sampling_ratio if sampling_ratio > 0 else max(0, math.ceil(bin_length))
     bins = torch.arange(resolution, dtype=start.dtype)[:, None]

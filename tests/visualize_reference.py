@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Hues follow the body (torso blue, hands yellow, feet red, upper and lower legs violet and pink, upper and lower arms
 # green and cyan, head orange); lightness tells left from right and one face of a limb from the other. Evenly spaced in
 # OKLCH. In the order of the labels 1 .. 24.
-PART_COLOURS = np.frombuffer(
+PART_COLORS = np.frombuffer(
     bytes.fromhex(
         "026fd7 02a9f7 b4cc08 e7e824 fe825c da4433 763ebd a95dda 9270f4 c598ff bd307d e9548d "
         "ed65b9 fd9ac6 029e72 077649 0fd18b 0fa757 1bb3ba 028a9b 1ee6e7 0dc1d0 e19005 fdc010"
@@ -43,7 +43,7 @@ _SHADE = 0.45  # how much a person is darkened under contours
 _SMOOTHING = 120  # the reach of a blur is a person's size over this
 _FLAT = 1e-3  # levels per pixel
 
-_BOX_COLOURS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
+_BOX_COLORS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
 
 
 def draw(
@@ -54,11 +54,11 @@ def draw(
     Args:
         image: what ``to_rgb_array`` takes, of the size that the result is of.
         what: one of these, or several, drawn in the order given:
-            "parts" -- every part of the body in a colour of its own;
+            "parts" -- every part of the body in a color of its own;
             "u", "v" -- the coordinate on the part's chart, from dark blue (0) to yellow (1);
-            "contours" -- lines of equal U and of equal V in the same colours, and the parts' outlines;
+            "contours" -- lines of equal U and of equal V in the same colors, and the parts' outlines;
             "boxes" -- the boxes and their scores.
-        alpha: opacity, 0 .. 1; by default 0.65 of colour fields and 1 of lines.
+        alpha: opacity, 0 .. 1; by default 0.65 of color fields and 1 of lines.
 
     Where people overlap, the one with the higher score is on top. Lines are scaled with the picture.
 
@@ -85,14 +85,14 @@ def draw(
     return canvas
 
 
-# ---- colour fields ---------------------------------------------------------------------------------------------------
+# ---- color fields ---------------------------------------------------------------------------------------------------
 
 
-def _blend(canvas: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> None:
-    """In place. canvas uint8 [h, w, 3]; colour of the same shape, 0 .. 255; opacity [h, w]."""
+def _blend(canvas: np.ndarray, color: np.ndarray, opacity: np.ndarray) -> None:
+    """In place. canvas uint8 [h, w, 3]; color of the same shape, 0 .. 255; opacity [h, w]."""
     inside = opacity > 0  # most of a picture is background
     below, strength = canvas[inside].astype(np.float32), opacity[inside, None].astype(np.float32)
-    canvas[inside] = (below + (colour[inside] - below) * strength + 0.5).astype(np.uint8)
+    canvas[inside] = (below + (color[inside] - below) * strength + 0.5).astype(np.uint8)
 
 
 def _viridis(values: np.ndarray) -> np.ndarray:
@@ -105,14 +105,14 @@ def _viridis(values: np.ndarray) -> np.ndarray:
 
 def _draw_parts(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
     labels = result.iuv()[..., 0]
-    colours = PART_COLOURS[np.clip(labels, 1, PARTS) - 1]
-    _blend(canvas, colours, (labels > 0) * (_FIELD_ALPHA if alpha is None else alpha))
+    colors = PART_COLORS[np.clip(labels, 1, PARTS) - 1]
+    _blend(canvas, colors, (labels > 0) * (_FIELD_ALPHA if alpha is None else alpha))
 
 
 def _draw_coordinate(channel: int, canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
     iuv = result.iuv()
-    colours = _viridis(np.arange(256) / 255)[iuv[..., channel]]
-    _blend(canvas, colours, (iuv[..., 0] > 0) * (_FIELD_ALPHA if alpha is None else alpha))
+    colors = _viridis(np.arange(256) / 255)[iuv[..., channel]]
+    _blend(canvas, colors, (iuv[..., 0] > 0) * (_FIELD_ALPHA if alpha is None else alpha))
 
 
 # ---- contours --------------------------------------------------------------------------------------------------------
@@ -128,8 +128,8 @@ def _draw_contours(canvas: np.ndarray, result: DensePoseResult, alpha: float | N
     for plane in values:
         level = np.round(plane)
         inner = (level > 0) & (level < levels)  # the first and the last are the part's edges
-        colours = _viridis(0.15 + 0.85 * level / np.maximum(levels, 1))
-        _blend(canvas, colours, _isolines(plane, regions, width) * inner * opacity)
+        colors = _viridis(0.15 + 0.85 * level / np.maximum(levels, 1))
+        _blend(canvas, colors, _isolines(plane, regions, width) * inner * opacity)
 
 
 def _smooth_charts(
@@ -178,7 +178,7 @@ def _box_sum(values: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _running_sum(values: np.ndarray, reach: int, axis: int) -> np.ndarray:
-    """The sum over each element and its ``reach`` neighbours on either side."""
+    """The sum over each element and its ``reach`` neighbors on either side."""
     length = values.shape[axis]
     ends = np.cumsum(values, axis=axis, dtype=np.float64)
     ends = np.concatenate([np.zeros_like(ends.take([0], axis)), ends], axis)
@@ -195,7 +195,7 @@ def _isolines(values: np.ndarray, regions: np.ndarray, width: float) -> np.ndarr
     """
     squares = np.zeros(values.shape, np.float32)
     for axis in (0, 1):
-        here, there = _neighbours(axis)
+        here, there = _neighbors(axis)
         step = np.where(regions[here] == regions[there], np.abs(values[there] - values[here]), 0)
         slope = np.zeros_like(squares)
         slope[here] = step
@@ -212,7 +212,7 @@ def _outlines(regions: np.ndarray, width: float) -> np.ndarray:
     """Pixels of a region within about ``width`` of another region or of the background: bool [h, w]."""
     edge = np.zeros(regions.shape, bool)
     for axis in (0, 1):
-        here, there = _neighbours(axis)
+        here, there = _neighbors(axis)
         differs = regions[here] != regions[there]
         edge[here] |= differs
         edge[there] |= differs & (regions[here] == 0)
@@ -221,7 +221,7 @@ def _outlines(regions: np.ndarray, width: float) -> np.ndarray:
     return edge & (regions > 0)
 
 
-def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _neighbors(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Index expressions of all pixels but the last ones along ``axis``, and of their successors."""
     here, there = [slice(None), slice(None)], [slice(None), slice(None)]
     here[axis], there[axis] = slice(None, -1), slice(1, None)
@@ -244,13 +244,13 @@ def _draw_boxes(canvas: np.ndarray, result: DensePoseResult, alpha: float | None
     font = ImageFont.load_default(size=max(11, round(min(canvas.shape[:2]) / 36)))
     for k in np.argsort(result.scores, kind="stable").tolist():
         x0, y0, x1, y1 = result.boxes[k].tolist()
-        colour = _BOX_COLOURS[k % len(_BOX_COLOURS)]
-        pen.rectangle((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)), outline=colour, width=width)
+        color = _BOX_COLORS[k % len(_BOX_COLORS)]
+        pen.rectangle((x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)), outline=color, width=width)
         text = f"{result.scores[k]:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         height = bottom - top + 6
         y = y0 - height if y0 >= height else y0  # inside the box where there is no room above it
-        pen.rectangle((x0, y, x0 + right - left + 7, y + height), fill=colour)
+        pen.rectangle((x0, y, x0 + right - left + 7, y + height), fill=color)
         pen.text((x0 + 4 - left, y + 3 - top), text, fill="black", font=font)
     drawn = np.asarray(layer)
     _blend(canvas, drawn, (drawn != canvas).any(axis=-1) * (1 if alpha is None else alpha))

@@ -1,4 +1,4 @@
-"""What quantisation does to the tensors of a graph, measured on pictures: signal and noise, float against Q/DQ.
+"""What quantization does to the tensors of a graph, measured on pictures: signal and noise, float against Q/DQ.
 
 Both graphs see the same boxes, those that the float graph finds: with boxes of its own, each head's maps would be of
 other places, and what is measured would be the boxes' differences.
@@ -29,14 +29,14 @@ class Noise:
 
     @property
     def sqnr_db(self) -> float:
-        """Signal-to-quantisation-noise ratio; ``inf`` where nothing was lost, NaN where nothing was seen."""
+        """Signal-to-quantization-noise ratio; ``inf`` where nothing was lost, NaN where nothing was seen."""
         if self.noise == 0:
             return math.inf if self.signal else math.nan
         return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
 
 
 class NoiseMeter:
-    """Runs pictures (uint8 RGB arrays ``[height, width, 3]``) through the float graph and quantised copies of it."""
+    """Runs pictures (uint8 RGB arrays ``[height, width, 3]``) through the float graph and quantized copies of it."""
 
     def __init__(self, graph: bytes, name: str, num_threads: int | None = None) -> None:
         """Errors as ``TappedGraph``."""
@@ -48,7 +48,7 @@ class NoiseMeter:
         """The noise of some tensors.
 
         Args:
-            model: a quantised copy of the graph.
+            model: a quantized copy of the graph.
             names: of tensors in the float graph -> what the same tensor is called in ``model``.
 
         Raises:
@@ -64,11 +64,11 @@ class NoiseMeter:
             try:
                 request.infer({name: self._float.values(name) for name in cuts if name in inputs}, share_inputs=False)
             except RuntimeError as error:
-                raise InferenceError(f"OpenVINO failed on the quantised graph: {error}") from error
-            for name, quantised in names.items():
+                raise InferenceError(f"OpenVINO failed on the quantized graph: {error}") from error
+            for name, quantized in names.items():
                 exact = self._float.values(name).astype(np.float64)
                 signal[name] += float((exact**2).sum())
-                noise[name] += float(((request.get_tensor(quantised).data - exact) ** 2).sum())
+                noise[name] += float(((request.get_tensor(quantized).data - exact) ** 2).sum())
         return {name: Noise(signal[name], noise[name]) for name in names}
 
     def _compile(self, model: ir.Model, cuts: list[str], outputs: list[str]) -> Any:
@@ -86,10 +86,10 @@ class NoiseMeter:
             serialized = ir.to_proto(ir.Model(piece, ir_version=model.ir_version)).SerializeToString()
             return core.compile_model(core.read_model(serialized), "CPU", config)
         except RuntimeError as error:
-            raise BuildError(f"OpenVINO cannot compile the quantised graph: {error}") from error
+            raise BuildError(f"OpenVINO cannot compile the quantized graph: {error}") from error
 
 
-def quantised_names(model: ir.Model, placement: Placement) -> dict[str, str]:
-    """By the name of each tensor that has a scale, what its dequantised copy in ``model`` is called."""
+def quantized_names(model: ir.Model, placement: Placement) -> dict[str, str]:
+    """By the name of each tensor that has a scale, what its dequantized copy in ``model`` is called."""
     values = {value.name for node in model.graph for value in node.outputs}
     return {name: f"{name}/dequantized" for name in placement.scales if f"{name}/dequantized" in values}

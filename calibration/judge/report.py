@@ -1,4 +1,4 @@
-"""What quantising a graph costs, tensor by tensor: numbers, which ``report_page`` makes a page of.
+"""What quantizing a graph costs, tensor by tensor: numbers, which ``report_page`` makes a page of.
 
 The JSON of ``densepose-engine report`` is ``to_dict`` of a ``Report``. SQNR is in dB; null is infinite or not known.
 
@@ -7,7 +7,7 @@ The JSON of ``densepose-engine report`` is ``to_dict`` of a ``Report``. SQNR is 
     graph_sha256
     target, observer, adapted_weights, keep_float
     calibration  {"pictures", "sha256", "people", "proposals"}
-    measured_on  how many pictures were run through the float and the quantised graph; 0: SQNR is estimated only
+    measured_on  how many pictures were run through the float and the quantized graph; 0: SQNR is estimated only
     calibrated_on  how many of these the table was made with, by their names: on those, INT8 looks better than it is
     tensors      worst first: {"name", "stage", "dtype", "scale", "zero_point", "low", "high", "minimum", "maximum",
                  "clipped", "estimated_sqnr_db", "measured_sqnr_db", "shared"}; low .. high is what its integers
@@ -41,7 +41,7 @@ from ..place.points import layers as layers_of
 from ..place.quantize import Placement, Scale, activation_scale
 from ..place.quantizer import Quantizer
 from ..place.weights import output_axis
-from .noise import NoiseMeter, quantised_names
+from .noise import NoiseMeter, quantized_names
 
 VERSION = 1
 
@@ -109,7 +109,7 @@ class Report:
     layers: list[LayerCost]
 
 
-def analyse(
+def analyze(
     quantizer: Quantizer,
     name: str,
     *,
@@ -119,7 +119,7 @@ def analyse(
     compiled_layers: Sequence[CompiledLayer] = (),
     num_threads: int | None = None,
 ) -> Report:
-    """What quantising costs.
+    """What quantizing costs.
 
     Args:
         name: of the graph's file.
@@ -136,7 +136,7 @@ def analyse(
     results: dict[str, float] = {}
     if pictures:
         meter = NoiseMeter(quantizer.graph, name, num_threads)
-        names = quantised_names(model, placement)
+        names = quantized_names(model, placement)
         noises = meter.compare(model, {**names, **{result: result for result in meter.results}}, pictures)
         measured = {tensor: noises[tensor].sqnr_db for tensor in names}
         results = {result: noises[result].sqnr_db for result in meter.results}
@@ -201,21 +201,21 @@ def sharing_costs(quantizer: Quantizer, group: Sequence[str], shared: Scale) -> 
     return costs
 
 
-def weight_sqnr(original: ir.Model, quantised: ir.Model) -> dict[str, float | None]:
+def weight_sqnr(original: ir.Model, quantized: ir.Model) -> dict[str, float | None]:
     """SQNR of each layer's weights, worst first last; None of layers that stayed float."""
-    nodes = {str(node.name): node for node in quantised.graph}
+    nodes = {str(node.name): node for node in quantized.graph}
     found: dict[str, float | None] = {}
     for node in layers_of(original):
         now = nodes[str(node.name)].inputs[1]
-        dequantise = None if now is None else now.producer()
-        if dequantise is None:
+        dequantize = None if now is None else now.producer()
+        if dequantize is None:
             found[str(node.name)] = None
             continue
         weight = _array(node.inputs[1]).astype(np.float64)
-        scale = _array(dequantise.inputs[1]).astype(np.float64)
+        scale = _array(dequantize.inputs[1]).astype(np.float64)
         shape = [1] * weight.ndim
         shape[output_axis(node)] = -1
-        error = _array(dequantise.inputs[0]) * scale.reshape(shape) - weight
+        error = _array(dequantize.inputs[0]) * scale.reshape(shape) - weight
         power, noise = float((weight**2).sum()), float((error**2).sum())
         found[str(node.name)] = math.inf if noise == 0 else 10 * math.log10(power / noise)
     return found

@@ -41,7 +41,7 @@ def page(
     """The page.
 
     Args:
-        title: what was quantised.
+        title: what was quantized.
         drift: of the engines' results on the pictures, as in the JSON.
         yardstick: how far that is, as in the JSON.
         int8_mac_share: 0 .. 1, according to the compiled model.
@@ -100,7 +100,7 @@ def _header(
     kept = len(report.placement.kept_float)
     vendor = {"openvino": "OpenVINO", "tensorrt": "TensorRT"}.get(quantizer.target.name, quantizer.target.name)
     lead = (
-        f"Quantised for {vendor} with the <em>{quantizer.observer}</em> observer, from "
+        f"Quantized for {vendor} with the <em>{quantizer.observer}</em> observer, from "
         f"{_plural(images.count, 'calibration picture')} with {_plural(quantizer.table.people, 'person', 'people')}. "
         + (f"{_plural(kept, 'layer')} kept in float. " if kept else "No layer was kept in float. ")
     )
@@ -182,7 +182,7 @@ def _results(report: Report) -> str:
         for name, value in report.results.items()
     )
     return (
-        "<section><h2>What comes out</h2><p>Signal-to-quantisation-noise ratio of what the network hands on, measured "
+        "<section><h2>What comes out</h2><p>Signal-to-quantization-noise ratio of what the network hands on, measured "
         f"on {_plural(report.measured_on, 'picture')}, with the boxes that FP32 finds. 20 dB is an error of a tenth, "
         "40 dB of a hundredth.</p>"
         '<table class="bars"><thead><tr><th>result</th><th></th><th>dB</th></tr></thead>'
@@ -261,7 +261,7 @@ def _sharing(report: Report) -> str:
         )
         bodies.append(f"<tbody>{rows}</tbody>")
     return (
-        "<section><h2>Shared scales</h2><p>Where maps meet, one scale saves a requantisation. What that costs each of "
+        "<section><h2>Shared scales</h2><p>Where maps meet, one scale saves a requantization. What that costs each of "
         "them, estimated from its histogram, in dB.</p>"
         '<div class="scroll"><table class="groups"><thead><tr><th>tensor</th><th>alone</th><th>shared</th><th>cost</th>'
         f"</tr></thead>{''.join(bodies)}</table></div></section>"

@@ -1,4 +1,4 @@
-"""Plots of a report as inline SVG; colours are the page's, by class, so that they follow its light and dark."""
+"""Plots of a report as inline SVG; colors are the page's, by class, so that they follow its light and dark."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def through_the_network(tensors: Sequence[TensorCost]) -> str:
 
     parts = [
         f'<svg class="profile" viewBox="0 -8 {width} {height + 34}" role="img" '
-        'aria-label="Signal-to-quantisation-noise ratio of every tensor in the order of execution">'
+        'aria-label="Signal-to-quantization-noise ratio of every tensor in the order of execution">'
     ]
     for level in range(bottom, top + 1, 5):
         parts.append(f'<path class="grid" d="M{left} {y(level):.1f} H{width}"/>')

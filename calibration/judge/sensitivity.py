@@ -55,7 +55,7 @@ def worst_layers(
 
 
 def noisiest(quantizer: Quantizer, keep_float: Collection[str] = ()) -> list[str]:
-    """Quantised layers by the relative noise that their own input and weights bring, most first; nothing is run."""
+    """Quantized layers by the relative noise that their own input and weights bring, most first; nothing is run."""
     model, placement = quantizer(keep_float)
     original = quantizer.model()
     noise = {}

@@ -4,8 +4,8 @@ Four observers, as in the literature:
 
 - ``minmax``: everything is representable;
 - ``percentile``: what little lies outside is clipped (Wu et al. 2020, arXiv 2004.09602, section 4.2);
-- ``entropy``: the range whose quantised distribution has the least Kullback-Leibler divergence from the float one
-  (S. Migacz, "8-bit Inference with TensorRT", GTC 2017), here with the levels that the quantiser really has, for ranges
+- ``entropy``: the range whose quantized distribution has the least Kullback-Leibler divergence from the float one
+  (S. Migacz, "8-bit Inference with TensorRT", GTC 2017), here with the levels that the quantizer really has, for ranges
   of either sign, and without exact zeros: they are exact in every range, and as a spike they would outweigh the rest;
 - ``mse``: the range with the least expected squared error, clipping and rounding together (Sung et al. 2015, arXiv
   1511.06488; Nagel et al. 2021, arXiv 2106.08295, section 3.1).
@@ -23,14 +23,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..histogram import TensorStatistics
+from .scales import integers, scale_zero_point
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
-
-#: No scale is smaller: the product of two, which integer kernels multiply sums with, is then a normal float32.
-SMALLEST_SCALE = 2.0**-60
-#: Of a tensor that was always zero.
-UNIT_SCALE = 1.0
 
 _MSE_CANDIDATES = 48
 _MSE_SMALLEST = 1 / 512  # of the largest magnitude: below that, a histogram of 2,048 bins has too few bins to tell
@@ -46,7 +42,7 @@ def range_of(
     bits: int = 8,
     percentile: float = 99.99,
 ) -> tuple[float, float]:
-    """The range (low, high) to quantise a tensor with; zero is always inside.
+    """The range (low, high) to quantize a tensor with; zero is always inside.
 
     Args:
         statistics: of the tensor.
@@ -79,43 +75,16 @@ def range_of(
     return _mse(statistics, low, high, symmetric, bits)
 
 
-def scale_zero_point(
-    low: float, high: float, *, unsigned: bool, symmetric: bool, bits: int = 8
-) -> tuple[np.float32, int]:
-    """The (scale, zero point) whose integers cover ``low .. high``: ``real = scale * (integer - zero_point)``.
-
-    Zero is always exact. A range that does not hold zero is extended to it.
-
-    Args:
-        unsigned: uint8 (with 8 bits), else int8.
-        symmetric: zero point 0. Signed, the range becomes +-max(-low, high), at integers +-127; unsigned, ``low`` has
-            to be at least 0.
-
-    Raises:
-        ValueError: the range is not finite, ``low`` is above ``high``, or it is unsigned, symmetric and negative.
-    """
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"a range from {low} to {high} cannot be quantised")
-    low, high = min(float(low), 0.0), max(float(high), 0.0)
-    least, most = _integers(unsigned, bits)
-    if symmetric:
-        if unsigned and low < 0:
-            raise ValueError(f"unsigned integers with zero point 0 cannot hold {low}")
-        return _scale(max(-low, high) / most), 0
-    scale = _scale((high - low) / (most - least))
-    return scale, int(np.clip(np.rint(least - low / float(scale)), least, most))
-
-
 def expected_error(statistics: TensorStatistics, scale: float, zero_point: int, dtype: str) -> float:
-    """Mean squared error of quantising the tensor to ``dtype`` ("uint8" or "int8"), estimated from its histogram."""
+    """Mean squared error of quantizing the tensor to ``dtype`` ("uint8" or "int8"), estimated from its histogram."""
     mass = _mass(statistics)
-    least, most = _integers(*_parse(dtype))
+    least, most = integers(*_parse(dtype))
     error = _squared_error(mass, float(scale), least - zero_point, most - zero_point)
     return error / max(statistics.count, 1)
 
 
 def expected_sqnr_db(statistics: TensorStatistics, scale: float, zero_point: int, dtype: str) -> float:
-    """Signal-to-quantisation-noise ratio in dB, estimated from the histogram; ``inf`` where nothing is lost."""
+    """Signal-to-quantization-noise ratio in dB, estimated from the histogram; ``inf`` where nothing is lost."""
     mass = _mass(statistics)
     power = float(mass.weight @ (mass.low**2 + mass.low * mass.high + mass.high**2)) / 3 / max(statistics.count, 1)
     error = expected_error(statistics, scale, zero_point, dtype)
@@ -127,24 +96,16 @@ def expected_sqnr_db(statistics: TensorStatistics, scale: float, zero_point: int
 # ---- integers --------------------------------------------------------------------------------------------------------
 
 
-def _integers(unsigned: bool, bits: int) -> tuple[int, int]:
-    return (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
 def _parse(dtype: str) -> tuple[bool, int]:
     if dtype not in ("uint8", "int8"):
         raise ValueError(f"dtype must be uint8 or int8, not {dtype!r}")
     return dtype == "uint8", 8
 
 
-def _scale(value: float) -> np.float32:
-    return np.float32(UNIT_SCALE if value == 0 else max(value, SMALLEST_SCALE))
-
-
-def _quantiser(low: float, high: float, symmetric: bool, bits: int) -> tuple[float, int, int]:
+def _quantizer(low: float, high: float, symmetric: bool, bits: int) -> tuple[float, int, int]:
     """(scale, least, most) of a range: scale times least .. most are the values that are representable."""
     scale, zero_point = scale_zero_point(low, high, unsigned=not symmetric, symmetric=symmetric, bits=bits)
-    least, most = _integers(not symmetric, bits)
+    least, most = integers(not symmetric, bits)
     return float(scale), least - zero_point, most - zero_point
 
 
@@ -223,7 +184,7 @@ def _cut(counts: np.ndarray, width: float, outside: float, bound: float) -> floa
 
 
 def _squared_error(mass: _Mass, scale: float, least: int, most: int) -> float:
-    """Sum of squared errors of a quantiser with the levels ``scale * (least .. most)``: exact for evenly filled bins.
+    """Sum of squared errors of a quantizer with the levels ``scale * (least .. most)``: exact for evenly filled bins.
 
     With k the level of t = x / scale, the integral of (t - k)**2 from 0 is k / 12 + (t - k)**3 / 3: one twelfth for
     each level that was passed, and the same formula beyond the last level, where k stays and the cube grows.
@@ -242,29 +203,29 @@ def _mse(statistics: TensorStatistics, low: float, high: float, symmetric: bool,
     mass = _mass(statistics)
 
     def cost(low: float, high: float) -> float:
-        return _squared_error(mass, *_quantiser(low, high, symmetric, bits))
+        return _squared_error(mass, *_quantizer(low, high, symmetric, bits))
 
     if symmetric:
-        high = _minimise(lambda bound: cost(-bound, bound), high)
+        high = _minimize(lambda bound: cost(-bound, bound), high)
         return -high, high
     if low == 0:
-        return 0.0, _minimise(lambda bound: cost(0.0, bound), high)
+        return 0.0, _minimize(lambda bound: cost(0.0, bound), high)
     if high == 0:
-        return -_minimise(lambda bound: cost(-bound, 0.0), -low), 0.0
+        return -_minimize(lambda bound: cost(-bound, 0.0), -low), 0.0
     # Both ends in proportion first: moving one end alone gains nothing while the other is far out.
     bottom, top = low, high
-    factor = _minimise(lambda factor: cost(factor * bottom, factor * top), 1.0)
+    factor = _minimize(lambda factor: cost(factor * bottom, factor * top), 1.0)
     low, high = factor * bottom, factor * top
     for _ in range(_SWEEPS):
         before = low, high
-        high = _minimise(lambda bound, low=low: cost(low, bound), top, also=high)  # type: ignore[misc]
-        low = -_minimise(lambda bound, high=high: cost(-bound, high), -bottom, also=-low)  # type: ignore[misc]
+        high = _minimize(lambda bound, low=low: cost(low, bound), top, also=high)  # type: ignore[misc]
+        low = -_minimize(lambda bound, high=high: cost(-bound, high), -bottom, also=-low)  # type: ignore[misc]
         if before == (low, high):
             break
     return low, high
 
 
-def _minimise(cost: Callable[[float], float], largest: float, also: float | None = None) -> float:
+def _minimize(cost: Callable[[float], float], largest: float, also: float | None = None) -> float:
     """The bound with the least cost, up to ``largest``: a geometric grid, then a finer one around its best point."""
     step = _MSE_SMALLEST ** (1 / (_MSE_CANDIDATES - 1))
     candidates = [largest * step**index for index in range(_MSE_CANDIDATES)]
@@ -272,7 +233,7 @@ def _minimise(cost: Callable[[float], float], largest: float, also: float | None
         candidates.append(also)
     best = min(candidates, key=cost)
     for _ in range(2):
-        step **= 1 / 4  # between the neighbours of the best point
+        step **= 1 / 4  # between the neighbors of the best point
         nearby = [min(best * step**index, largest) for index in range(-4, 5)]
         best = min([best, *nearby], key=cost)
     return best
@@ -306,7 +267,7 @@ def _least_divergent(counts: np.ndarray, zero: int, levels: int, bits: int, symm
     start, stop = min(int(occupied[0]), zero), max(int(occupied[-1]) + 1, zero)
 
     def cost(start: int, stop: int) -> float:
-        scale, least, most = _quantiser(float(start - zero), float(stop - zero), symmetric, bits)
+        scale, least, most = _quantizer(float(start - zero), float(stop - zero), symmetric, bits)
         return _divergence(counts, start, stop, np.arange(start, stop) + (0.5 - zero), scale, least, most)
 
     # A range with fewer bins than levels would be reproduced without error, whatever it looks like. And one that ends
@@ -344,7 +305,7 @@ def _sweep(cost: Callable[[int], float], candidates: np.ndarray, current: int) -
 
 
 def _divergence(
-    counts: np.ndarray, start: int, stop: int, centres: np.ndarray, scale: float, least: int, most: int
+    counts: np.ndarray, start: int, stop: int, centers: np.ndarray, scale: float, least: int, most: int
 ) -> float:
     """KL(P || Q) over the bins ``start .. stop``.
 
@@ -355,7 +316,7 @@ def _divergence(
     reference = inside.copy()
     reference[0] += counts[:start].sum()
     reference[-1] += counts[stop:].sum()
-    level = np.clip(np.rint(centres / scale), least, most).astype(np.intp) - least
+    level = np.clip(np.rint(centers / scale), least, most).astype(np.intp) - least
     filled = inside > 0
     mass = np.bincount(level, inside)
     bins = np.bincount(level, filled)

@@ -1,4 +1,4 @@
-"""Which tensors of a graph calibration watches: everything that quantisation may later put a scale on."""
+"""Which tensors of a graph calibration watches: everything that quantization may later put a scale on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 from ...model.custom_ops import BOX_DETECTIONS, GENERATE_PROPOSALS, MULTILEVEL_ROI_ALIGN
 from .branches import branch_layers
 
-#: Layers whose weights are quantised; input 0 is the activation, input 1 the weight (an initializer).
+#: Layers whose weights are quantized; input 0 is the activation, input 1 the weight (an initializer).
 LAYERS = ("Conv", "Gemm", "MatMul")
 #: Where several maps meet, and their scales with them.
 JOINS = ("Add", "Concat")

@@ -16,7 +16,7 @@ from .ranges import layer_inputs
 
 
 class Quantizer:
-    """A graph, its calibration table, and how to quantise it for ``target``.
+    """A graph, its calibration table, and how to quantize it for ``target``.
 
     Args:
         graph: the bytes of the ONNX file that ``table`` was made with.
@@ -46,12 +46,12 @@ class Quantizer:
         return ir.from_proto(onnx.load_model_from_string(self.graph))
 
     def __call__(self, keep_float: Collection[str] = ()) -> tuple[ir.Model, Placement]:
-        """A quantised copy, and what was decided. Errors as ``quantize.quantize``."""
+        """A quantized copy, and what was decided. Errors as ``quantize.quantize``."""
         model = self.model()
         return model, self.place(model, keep_float)
 
     def place(self, model: ir.Model, keep_float: Collection[str] = ()) -> Placement:
-        """Quantise ``model``, which is the graph, in place."""
+        """Quantize ``model``, which is the graph, in place."""
         inputs = layer_inputs(model, self.table) if self.adapt_weights else None
         if inputs is not None and self.adapt_weights == "biases":
             inputs = {name: replace(one, variance=None) for name, one in inputs.items()}

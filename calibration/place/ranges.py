@@ -1,4 +1,4 @@
-"""From a calibration table to what quantisation needs: a range per tensor, and what is known of each layer's input."""
+"""From a calibration table to what quantization needs: a range per tensor, and what is known of each layer's input."""
 
 from __future__ import annotations
 

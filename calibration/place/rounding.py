@@ -1,14 +1,14 @@
 """Rounding weights to integers so that what a layer gives stays, rather than the weights themselves.
 
-Nearest rounding treats the errors of a kernel's weights as independent, but what they multiply is not: neighbouring
+Nearest rounding treats the errors of a kernel's weights as independent, but what they multiply is not: neighboring
 pixels are alike, and so are the channels behind a ReLU when a picture is bright. The errors of one output channel
 should therefore cancel over the taps of each kernel, and over the channels weighted with their mean. Starting from
-nearest, single weights are moved to their other neighbour as long as that lowers
+nearest, single weights are moved to their other neighbor as long as that lowers
 
     J(d) = a (sum_ct m_c d_ct)^2 + sum_c v ( r (sum_t d_ct)^2 + (1 - r) sum_t d_ct^2 )
 
 with d the rounding errors in steps, m_c the mean of input channel c, v the variance of the input, r the correlation of
-neighbouring pixels and a how much the channels move together. The second term alone is SQuant's (arXiv 2202.07471),
+neighboring pixels and a how much the channels move together. The second term alone is SQuant's (arXiv 2202.07471),
 which needs no data; the first uses the means that calibration stores anyway. No labels, no training, milliseconds.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Of neighbouring pixels, and of channels through their means; chosen on calibration pictures.
+#: Of neighboring pixels, and of channels through their means; chosen on calibration pictures.
 SPATIAL_CORRELATION = 0.9
 COMMON_MODE = 0.3
 _LIMIT = 127
@@ -32,7 +32,7 @@ def round_weights(steps: np.ndarray, mean: np.ndarray, variance: float) -> np.nd
         variance: of the input around the channels' means.
 
     Returns:
-        ``[O, C, T]`` integers in -127 .. 127, as float64; each is one of the two neighbours of its weight.
+        ``[O, C, T]`` integers in -127 .. 127, as float64; each is one of the two neighbors of its weight.
     """
     outputs = steps.shape[0]
     result = np.rint(steps)
@@ -61,7 +61,7 @@ def _best_move(
     change = COMMON_MODE * (2 * common * weight * step + weight**2)
     change += variance * SPATIAL_CORRELATION * (2 * kernel * step + 1)
     change += variance * (1 - SPATIAL_CORRELATION) * (2 * error * step + 1)
-    # A weight may go to its other neighbour and back, and no further.
+    # A weight may go to its other neighbor and back, and no further.
     change[(np.abs(error + step) > 1) | (np.abs(result + step) > _LIMIT)] = np.inf
     flat = change.reshape(len(change), -1)
     place = flat.argmin(axis=1)

@@ -99,13 +99,13 @@ def _replace(model: ir.Model, node: ir.Node, value: ir.Value, integers: np.ndarr
     axis, name = output_axis(node), str(value.name)
     shape = value.shape.numpy()
     stored = integers.reshape(shape) if axis == 0 else integers.reshape(shape[::-1]).T
-    quantised = constant(model, f"{name}/int8", np.ascontiguousarray(stored, np.int8))
+    quantized = constant(model, f"{name}/int8", np.ascontiguousarray(stored, np.int8))
     scales = constant(model, f"{name}/scale", scale.astype(np.float32))
     zeros = constant(model, f"{name}/zero_point", np.zeros(scale.shape, np.int8))
-    dequantise = ir.node("DequantizeLinear", [quantised, scales, zeros], {"axis": axis}, name=f"{node.name}/weight")
-    dequantise.outputs[0].name = f"{node.name}/weight:0"
-    model.graph.insert_before(node, dequantise)
-    node.replace_input_with(1, dequantise.outputs[0])
+    dequantize = ir.node("DequantizeLinear", [quantized, scales, zeros], {"axis": axis}, name=f"{node.name}/weight")
+    dequantize.outputs[0].name = f"{node.name}/weight:0"
+    model.graph.insert_before(node, dequantize)
+    node.replace_input_with(1, dequantize.outputs[0])
     if not value.uses():
         del model.graph.initializers[name]
 

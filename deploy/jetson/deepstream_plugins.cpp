@@ -1,4 +1,4 @@
-// Linked into libdensepose_deepstream.so, which nvinfer loads before it deserialises the plan: gives TensorRT the ops
+// Linked into libdensepose_deepstream.so, which nvinfer loads before it deserializes the plan: gives TensorRT the ops
 // that the plan needs, from the libdensepose_tensorrt.so that lies beside it (a copy or a link).
 #include <NvInferRuntime.h>
 #include <dlfcn.h>

@@ -39,7 +39,7 @@ class Request(Protocol):
     """One picture's way through the graph. Everything it hands out is borrowed until the request is given back."""
 
     def image(self, height: int, width: int) -> np.ndarray:
-        """The input tensor, to be filled in place: float32, or uint8 where the manifest has a quantisation for it."""
+        """The input tensor, to be filled in place: float32, or uint8 where the manifest has a quantization for it."""
 
     def run(self, inputs: Mapping[str, float | Sequence[int]]) -> dict[str, np.ndarray]:
         """Run the graph on the image and the other inputs; outputs by name. ``InferenceError`` if the runtime fails."""

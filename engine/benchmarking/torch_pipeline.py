@@ -343,11 +343,11 @@ class TorchPipeline:
 def _decode(boxes: Tensor, deltas: Tensor, weights: Sequence[float]) -> Tensor:
     """detectron2 ``Box2BoxTransform.apply_deltas``."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    centres = boxes[:, :2] + 0.5 * sides
+    centers = boxes[:, :2] + 0.5 * sides
     deltas = deltas / torch.tensor(weights)
-    centres = deltas[:, :2] * sides + centres
+    centers = deltas[:, :2] * sides + centers
     half = 0.5 * deltas[:, 2:].clamp(max=_LARGEST_LOG).exp() * sides
-    return torch.cat((centres - half, centres + half), dim=1)
+    return torch.cat((centers - half, centers + half), dim=1)
 
 
 def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:

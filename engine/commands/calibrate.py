@@ -104,7 +104,7 @@ def run(arguments: Namespace) -> int:
 def summary(table: CalibrationTable) -> Iterator[str]:
     """For people: what the table comes from, and the tensors whose extremes are furthest from the bulk of their values.
 
-    Those are the ones that quantisation costs most: with all values inside the range, few of its levels are used.
+    Those are the ones that quantization costs most: with all values inside the range, few of its levels are used.
     """
     from ..calibration.place.observers import range_of
 

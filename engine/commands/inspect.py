@@ -41,7 +41,7 @@ def run(arguments: Namespace) -> int:
     for label, value in summary(manifest):
         print(f"  {label:{_LABEL}}{printable(value)}")
     if layers:
-        for line in layer_lines(layers, quantised=manifest.precision == "int8"):
+        for line in layer_lines(layers, quantized=manifest.precision == "int8"):
             print(printable(line))
     return 0
 
@@ -62,7 +62,7 @@ def summary(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for label, value in model.provenance.items():
         yield f"from {label}", _flat(value)
     if model.int8 is not None:
-        yield "quantised", _quantised(model.int8)
+        yield "quantized", _quantized(model.int8)
     members = ", ".join(f"{name} {megabytes(member.size)}" for name, member in manifest.payload.items())
     yield "payload", f"{megabytes(sum(member.size for member in manifest.payload.values()))} ({members})"
     if (counted := model.layers_counted_for) is not None:
@@ -71,15 +71,15 @@ def summary(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "MACs are for", f"a picture of {size}, {boxes} proposals and {people} people"
 
 
-def layer_lines(layers: Sequence[Layer], quantised: bool) -> Iterator[str]:
-    """Stages, then layers; of an INT8 engine (``quantised``) also its share of MACs and who is not INT8, and why.
+def layer_lines(layers: Sequence[Layer], quantized: bool) -> Iterator[str]:
+    """Stages, then layers; of an INT8 engine (``quantized``) also its share of MACs and who is not INT8, and why.
 
     Args:
         layers: at least one.
     """
     total = max(sum(layer.macs for layer in layers), 1)
     width = max(len(layer.name) for layer in layers)
-    if quantised:
+    if quantized:
         yield ""
         share = int8_mac_share(layers)
         in_float = float_layers(layers)
@@ -121,7 +121,7 @@ def _decoder(description: DecoderDescription) -> str:
         return f"{description.kind}, which this version does not know"
 
 
-def _quantised(int8: Int8Description) -> str:
+def _quantized(int8: Int8Description) -> str:
     weights = "rounded with input statistics" if int8.adapted_weights else "rounded to the nearest"
     return (
         f"observer {int8.observer}, weights {weights}, calibrated on {int8.calibration.pictures} "

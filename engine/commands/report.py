@@ -79,7 +79,7 @@ def run(arguments: Namespace) -> int:
     for module in ("onnx", "onnx_ir"):
         require(module, "build", "a report")
 
-    from ..calibration.judge.report import analyse, to_dict
+    from ..calibration.judge.report import analyze, to_dict
     from ..calibration.judge.report_page import page
     from ..calibration.place.quantize import TARGETS
     from ..calibration.place.quantizer import Quantizer
@@ -99,7 +99,7 @@ def run(arguments: Namespace) -> int:
         if pictures and not named:
             raise FileNotFoundError("none of the pictures can be read")
         stages(f"measuring noise on {len(named)} pictures" if named else "estimating noise")
-        report = analyse(
+        report = analyze(
             quantizer,
             arguments.graph.name,
             keep_float=options.keep_float,
@@ -197,10 +197,10 @@ def _compare(
         return Engine(backend_module(file.backend).load(file, num_threads=threads, num_requests=1), file, threads)
 
     meter, pairs = DriftMeter(), []
-    with load(reference) as exact, load(other) as quantised:
+    with load(reference) as exact, load(other) as quantized:
         yardstick = Yardstick(exact.infer)
         for name, rgb in named:
-            mine, theirs = exact.infer(rgb), quantised.infer(rgb)
+            mine, theirs = exact.infer(rgb), quantized.infer(rgb)
             meter.add(mine, theirs)
             yardstick.add(rgb, mine)
             before, after = mine.iuv()[..., 0], theirs.iuv()[..., 0]

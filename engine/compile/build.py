@@ -89,7 +89,7 @@ def compile_graph(
     precision: str,
     options: Mapping[str, Any] | None = None,
 ) -> EngineFile:
-    """Compile a graph, which for "int8" is quantised already.
+    """Compile a graph, which for "int8" is quantized already.
 
     Args:
         model: changed in place.

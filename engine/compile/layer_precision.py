@@ -16,7 +16,7 @@ REASONS = {
     KEPT: "kept in float by --keep-float",
     BRANCH: "weights channels or mixes kernels, of one pixel: INT8 gains nothing there, its noise goes everywhere",
     COMPUTED_WEIGHTS: "its weights are computed in the graph, so that they have no scale; export folds constant ones",
-    FELL_BACK: "fell back: it was quantised, and the runtime runs it in float all the same",
+    FELL_BACK: "fell back: it was quantized, and the runtime runs it in float all the same",
 }
 
 
@@ -27,7 +27,7 @@ def explain(
 
     Args:
         layers: what the backend read back from the compiled model.
-        placed: names of the layers that were quantised. One that the backend does not know is added, without MACs:
+        placed: names of the layers that were quantized. One that the backend does not know is added, without MACs:
             what cannot be found may not count as INT8.
         kept: names of those that were to stay float.
         branches: names of those that are never quantized, because they stand on a side branch.
@@ -55,5 +55,5 @@ def float_layers(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def fell_back(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers that were quantised and do not run in INT8, most MACs first. Of a good engine, none."""
+    """The layers that were quantized and do not run in INT8, most MACs first. Of a good engine, none."""
     return [layer for layer in float_layers(layers) if layer.reason == FELL_BACK]

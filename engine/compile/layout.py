@@ -43,7 +43,7 @@ def place_nhwc(model: ir.Model) -> None:
 
 def _write_nhwc(graph: ir.Graph, node: ir.Node) -> None:
     output = node.outputs[0]
-    # Quantised features are dequantised first: OpenVINO swaps a Transpose and the conversion behind it, and then no
+    # Quantized features are dequantized first: OpenVINO swaps a Transpose and the conversion behind it, and then no
     # longer sees that the next convolution reads integers.
     readers = [use.node for use in output.uses()]
     if len(readers) == 1 and readers[0].op_type == "DequantizeLinear":
@@ -107,7 +107,7 @@ def flatten_nhwc(model: ir.Model) -> None:
 
 
 def _fully_connected_weight(node: ir.Node, source: ir.Value) -> ir.Value | None:
-    """The constant ``[out, in]``, quantised or not, that nobody else reads, of a layer ``source @ weight.T``."""
+    """The constant ``[out, in]``, quantized or not, that nobody else reads, of a layer ``source @ weight.T``."""
     attribute = node.attributes.get("transB")
     if node.op_type != "Gemm" or node.inputs[0] is not source or attribute is None or attribute.as_int() != 1:
         return None
@@ -160,10 +160,10 @@ def pack_maps(model: ir.Model, maps: Sequence[str]) -> PackedMaps | None:
 
 
 def take_bytes(model: ir.Model) -> InputQuantization | None:
-    """Let the graph take ``image`` already quantised and channels-last, as its first convolution reads it, in place.
+    """Let the graph take ``image`` already quantized and channels-last, as its first convolution reads it, in place.
 
     The engine's preprocessing then writes bytes instead of floats, and nothing is left to convert. Returns the
-    quantisation; None where the picture is not read through one uint8 quantisation.
+    quantization; None where the picture is not read through one uint8 quantization.
     """
     graph = model.graph
     image = next(value for value in graph.inputs if value.name == "image")

@@ -218,7 +218,7 @@ class DensePoseResult(DetectionResult):
     def iuv(self, height: int | None = None, width: int | None = None) -> np.ndarray:
         """The IUV image: uint8 [height, width, 3] with the channels part (0 .. 24), U * 255 and V * 255.
 
-        U and V are clipped to 0 .. 1 and their products truncated, as DensePose's evaluation and visualiser do. Where
+        U and V are clipped to 0 .. 1 and their products truncated, as DensePose's evaluation and visualizer do. Where
         people overlap, the one with the higher score is on top; a person's background pixels hide nobody. Another size
         than the picture's, which is the default, is sampled at the nearest pixel: labels cannot be interpolated.
         """

@@ -9,7 +9,7 @@ DensePose project's evaluation.) Two definitions differ in their details:
                       ``SimpleGps``                       ``CocoGps``, the DensePose project's evaluator
 ====================  ==================================  ==========================================================
 units of dp_x, dp_y   1/256 of the box                    1/255 of the box
-k, metres             0.255                               the mean distance within the point's part, of eight
+k, meters             0.255                               the mean distance within the point's part, of eight
 pixel of a point      from the patch's corner (integers)  from the found box's corner (not rounded)
 U and V that count    as the network gives them           in 255ths, truncated
 annotated mask        ``segmentation``                    ``dp_masks``, stretched over the box; else ``segmentation``
@@ -116,7 +116,7 @@ class CocoGps:
     """The definition of the DensePose project's evaluator, which scores on COCO's minival are published with.
 
     It is the one of detectron2's projects/DensePose, evaluation/densepose_coco_evaluation.py, with at most 20 people a
-    picture; as there, results are first quantised to bytes.
+    picture; as there, results are first quantized to bytes.
     """
 
     name = "coco"

@@ -38,7 +38,7 @@ class GridSurface:
     """A surface of P points with a square grid of nearest points per part.
 
     ``surface.npz`` has ``grid`` [24, cells, cells], integers: (part - 1, V cell, U cell) -> point, and ``distance``
-    [P, P], floats in metres.
+    [P, P], floats in meters.
     """
 
     def __init__(self, grid: np.ndarray, distance: np.ndarray) -> None:
@@ -70,7 +70,7 @@ class GridSurface:
         return self._grid[part - 1, row, column]
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """float64, metres along the surface."""
+        """float64, meters along the surface."""
         return self._distance[a, b].astype(np.float64)
 
 
@@ -81,7 +81,7 @@ class SmplSurface:
         u, v: float [V], chart coordinates of the subdivided vertices.
         part: integer [V], 1 .. 24.
         vertex: integer [V], 0 .. n - 1: the vertex that has the distances (those along the seams of charts coincide).
-        distance: float [n(n - 1)/2], metres: of a > b at a(a - 1)/2 + b, as in DensePose's Pdist_matrix; or [n, n].
+        distance: float [n(n - 1)/2], meters: of a > b at a(a - 1)/2 + b, as in DensePose's Pdist_matrix; or [n, n].
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class SmplSurface:
         return self._of_level[part - 1, u, v]
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """float64, metres along the surface."""
+        """float64, meters along the surface."""
         if self._distance.ndim == 2:
             return self._distance[a, b].astype(np.float64)
         more, less = np.maximum(a, b), np.minimum(a, b)

@@ -109,7 +109,7 @@ class DensePoseRCNN(nn.Module):
         return self.config.densepose.pooler.strides
 
     def pyramid(self, image: Tensor) -> dict[str, Tensor]:
-        """Levels p2 to p6 of a picture ``(1, 3, H, W)``, normalised, then padded with zeros to multiples of 32."""
+        """Levels p2 to p6 of a picture ``(1, 3, H, W)``, normalized, then padded with zeros to multiples of 32."""
         return self.backbone(image)
 
     def rpn(self, levels: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -50,7 +50,7 @@ py::dict read(const nvinfer1::PluginFieldCollection& fields) {
   return values;
 }
 
-py::dict serialised(nvinfer1::IPluginV3& plugin) {
+py::dict serialized(nvinfer1::IPluginV3& plugin) {
   auto* run = static_cast<nvinfer1::IPluginV3OneRuntime*>(
       plugin.getCapabilityInterface(nvinfer1::PluginCapabilityType::kRUNTIME));
   return read(*run->getFieldsToSerialize());
@@ -93,7 +93,7 @@ py::object round_trip(const std::string& library, const std::string& name, const
   if (!stored) throw std::runtime_error("its own fields make no plugin");
   const std::unique_ptr<nvinfer1::IPluginV3> clone(stored->clone());
   if (!clone) throw std::runtime_error("no clone");
-  return serialised(*clone);
+  return serialized(*clone);
 }
 
 }  // namespace

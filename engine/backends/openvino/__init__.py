@@ -72,7 +72,7 @@ def make_core() -> Any:
 
 
 def build(graph: bytes, precision: str, load: NominalLoad) -> tuple[dict[str, bytes], dict[str, str], list[Layer]]:
-    """Turn an ONNX graph (serialised; with Q/DQ in it for "int8") into this backend's payload.
+    """Turn an ONNX graph (serialized; with Q/DQ in it for "int8") into this backend's payload.
 
     ``load``: the picture's size and boxes per head that MACs are counted for. Returns the payload's members, the
     versions it was built with, and what every layer runs as on this machine. Raises ``BuildError`` with OpenVINO's own

@@ -59,7 +59,7 @@ def _runtime(compiled: Any) -> dict[str, tuple[str, str]]:
         precision = info["runtimePrecision"].astype(str)
         entry = ("int8" if precision in _INTEGERS else precision, info["primitiveType"].astype(str))
         for name in info["originalLayersNames"].astype(str).split(","):
-            # Fused neighbours are listed too; the layer itself keeps its name, or gets one of these endings.
+            # Fused neighbors are listed too; the layer itself keeps its name, or gets one of these endings.
             found.setdefault(name.split("/DequantizationMultiply")[0].removesuffix("/WithoutBiases"), entry)
     return found
 

@@ -3,7 +3,7 @@
 OpenVINO plans layouts and memory ahead, and drops a Transpose against the layout that the next convolution wants, only
 where shapes are fixed; but how many proposals and people a picture has is known when it runs. So the heads become
 models of their own, each for a few fixed numbers of rows, and whoever runs them brings the rows together. The numbers
-are those of the whole graph: a row of a head does not depend on its neighbours.
+are those of the whole graph: a row of a head does not depend on its neighbors.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Tensorrt:
         timing_cache: Path | None = None,
         deepstream: bool = False,
     ) -> tuple[dict[str, bytes], dict[str, str], list[Layer]]:
-        """Turn an ONNX graph (serialised; with Q/DQ in it for "int8") into a plan for one kind of GPU.
+        """Turn an ONNX graph (serialized; with Q/DQ in it for "int8") into a plan for one kind of GPU.
 
         Args:
             load: the picture's size and boxes per head that MACs are counted for.
@@ -126,7 +126,7 @@ class Tensorrt:
         cache_dir: Path | None = None,
         profile: bool = False,
     ) -> TensorrtSession:
-        """Deserialise a plan on the GPU ``device`` ("cuda", "cuda:1"; see ``Engine.load`` for the options).
+        """Deserialize a plan on the GPU ``device`` ("cuda", "cuda:1"; see ``Engine.load`` for the options).
 
         Every request has a stream of its own, whatever ``num_streams`` says; there are no threads to count, and a plan
         needs no cache.
@@ -166,10 +166,10 @@ class Tensorrt:
         log = _Log(trt, most=0)
         with gpu.current():
             runtime = trt.Runtime(log.logger)
-            deserialised = runtime.deserialize_cuda_engine(engine.payload[PLAN])
-        if deserialised is None:
+            deserialized = runtime.deserialize_cuda_engine(engine.payload[PLAN])
+        if deserialized is None:
             raise EngineFileError(f"{self._name()} cannot load this plan: {self._reasons(log.errors, plugins)}")
-        return TensorrtSession(trt, gpu, runtime, deserialised, num_requests, log.errors)
+        return TensorrtSession(trt, gpu, runtime, deserialized, num_requests, log.errors)
 
     def _package(self) -> Any:
         try:

@@ -21,7 +21,7 @@ _FLOAT32_INPUTS = {"Resize": (1, 2)}
 
 
 def prepare(graph: bytes, precision: str, max_people: int | None, deepstream: bool = False) -> bytes:
-    """The serialised ONNX ``graph`` (with Q/DQ in it for "int8") as TensorRT is to have it.
+    """The serialized ONNX ``graph`` (with Q/DQ in it for "int8") as TensorRT is to have it.
 
     ``max_people``: None lets the DensePose head run for as many people as there are, a number always for that many.
     ``deepstream``: the picture is the only input, and every output has a leading batch axis of 1, as DeepStream wants.

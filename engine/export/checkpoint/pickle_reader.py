@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
-# A ResNet-101 checkpoint with its optimiser's state has some 100,000.
+# A ResNet-101 checkpoint with its optimizer's state has some 100,000.
 MAX_OPCODES = 1_000_000
 
 

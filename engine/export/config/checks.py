@@ -216,7 +216,7 @@ def _roi_features(values: Values, key: str = "MODEL.ROI_HEADS.IN_FEATURES") -> t
     names = values.names(key, levels)
     start = levels.index(names[0])
     if list(names) != levels[start : start + len(names)]:
-        raise values.refuse(key, f"neighbouring levels, finest first, out of {levels}")
+        raise values.refuse(key, f"neighboring levels, finest first, out of {levels}")
     return names
 
 

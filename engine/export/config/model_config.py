@@ -72,7 +72,7 @@ class AnchorConfig:
 
     sizes: tuple[tuple[float, ...], ...]  #: ``SIZES``, square roots of areas in pixels
     aspect_ratios: tuple[tuple[float, ...], ...]  #: ``ASPECT_RATIOS``, height / width
-    offset: float  #: ``OFFSET`` of the first anchor's centre, in strides
+    offset: float  #: ``OFFSET`` of the first anchor's center, in strides
     strides: tuple[int, ...]  #: strides of the levels
 
     @property

@@ -48,7 +48,7 @@ def rewrite(model: DensePoseRCNN) -> DensePoseRCNN:
 def fold_normalization(model: DensePoseRCNN) -> None:
     """Move the division by the standard deviation and the channel order into the first convolution, in place.
 
-    The mean cannot follow: detectron2 pads with zeros after normalisation, and a bias would be wrong at that border.
+    The mean cannot follow: detectron2 pads with zeros after normalization, and a bias would be wrong at that border.
     """
     stem = _stem(model.backbone.bottom_up)
     weight = stem.weight.double() / torch.tensor(model.config.input.pixel_std, dtype=torch.float64)[:, None, None]

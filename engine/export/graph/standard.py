@@ -79,10 +79,10 @@ class _Builder:
         low, high = [], []
         for start, end, move, log in ((x0, x1, moves[0], moves[2]), (y0, y1, moves[1], moves[3])):
             side = self("Sub", end, start)
-            centre = self("Add", self("Mul", move, side), self("Add", start, self("Mul", side, 0.5)))
+            center = self("Add", self("Mul", move, side), self("Add", start, self("Mul", side, 0.5)))
             half = self("Mul", self("Mul", self("Exp", self("Min", log, _LARGEST_LOG)), side), 0.5)
-            low.append(self("Sub", centre, half))
-            high.append(self("Add", centre, half))
+            low.append(self("Sub", center, half))
+            high.append(self("Add", center, half))
         return self("Concat", *low, *high, axis=1)
 
     def clip(self, boxes: ir.Value, height: ir.Value, width: ir.Value) -> ir.Value:
@@ -302,7 +302,7 @@ def _inputs(node: ir.Node) -> list[ir.Value]:
 
 
 def expand_custom_nodes(model: ir.Model) -> None:
-    """Replace every custom node of an exported (perhaps quantised) graph by standard operators, in place.
+    """Replace every custom node of an exported (perhaps quantized) graph by standard operators, in place.
 
     Nodes must be in layout NCHW, as ``export`` makes them.
     """

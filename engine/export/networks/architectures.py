@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-#: Values of the ``NORM`` keys that can be exported; the empty string is no normalisation.
+#: Values of the ``NORM`` keys that can be exported; the empty string is no normalization.
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN")
 #: Groups of every GroupNorm in detectron2 (``get_norm("GN")``): its channels must be a multiple of this.
 GROUP_NORM_GROUPS = 32

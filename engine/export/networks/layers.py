@@ -14,7 +14,7 @@ _BATCH_NORM_EPS = 1e-5
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with fixed statistics (detectron2 ``layers/batch_norm.py``).
+    """Batch normalization with fixed statistics (detectron2 ``layers/batch_norm.py``).
 
     The names are BatchNorm's without ``num_batches_tracked``, which detectron2 does not store here; a subclass of
     ``nn.BatchNorm2d`` would ask for it when weights are loaded strictly.

@@ -64,7 +64,7 @@ class SeparableConv(nn.Sequential):
 class FastNormalizedFusion(nn.Module):
     """Weighted mean of maps, weights kept non-negative (https://arxiv.org/abs/1911.09070, section 3.3).
 
-    The weights are normalised before they meet the maps: they are constants, so the division leaves the graph.
+    The weights are normalized before they meet the maps: they are constants, so the division leaves the graph.
     """
 
     eps: Tensor
