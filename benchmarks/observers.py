@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from densepose_engine import DensePoseResult, Engine
-from densepose_engine.backends import backend_module
 from densepose_engine.calibration.place.observers import METHODS
 from densepose_engine.calibration.place.quantize import TARGETS
 from densepose_engine.calibration.place.quantizer import Quantizer
@@ -44,7 +43,7 @@ def score(
 ) -> tuple[Evaluation, list[DensePoseResult], Drift]:
     """AP, results (kept of a reference only), and the drift from the ``reference``'s results."""
     evaluator, meter, results = Evaluator(gps), DriftMeter(), []
-    with Engine(backend_module(file.backend).load(file, num_requests=1), file) as engine:
+    with Engine.from_file(file) as engine:
         predictor = EnginePredictor(engine)
         for index, picture in enumerate(dataset.pictures):
             found = predictor(picture)

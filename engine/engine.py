@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 
 from . import _core
-from .backends import LayerTime, Session, backend_module
+from .backends import LayerTime, Session, find_backend
 from .backends.forked import FORKED, keep_in_child
 from .decoders import Decoder, DetectionResult, make_decoder
 from .errors import CLOSED, EngineFileError, InferenceError
@@ -148,7 +148,7 @@ class Engine:
         cache = default_cache_dir() if cache_dir == "auto" else None if cache_dir is None else Path(cache_dir)
 
         def load_with(cache: Path | None) -> Engine:
-            session = backend_module(file.backend).load(
+            session = find_backend(file.backend).load(
                 file,
                 device=device,
                 num_threads=num_threads,
@@ -176,6 +176,12 @@ class Engine:
             raise EngineFileError(
                 f"{path}: its graph and its manifest do not fit ({error!r}); build it again"
             ) from error
+
+    @classmethod
+    def from_file(cls, file: EngineFile, *, num_threads: int | None = None, num_requests: int = 1) -> Engine:
+        """An engine that is in memory, on its backend's own device, without a warm-up; raises as its backend does."""
+        session = find_backend(file.backend).load(file, num_threads=num_threads, num_requests=num_requests)
+        return cls(session, file, num_threads, num_requests)
 
     @overload
     def infer(self, image: Picture, **settings: Unpack[InferSettings]) -> DetectionResult: ...

@@ -19,7 +19,7 @@ from densepose_engine import (
     EngineFileError,
     ImageError,
 )
-from densepose_engine.backends import backend_module
+from densepose_engine.backends import find_backend
 from densepose_engine.model.engine_file import EngineFile, read_engine_file, write_engine_file
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -285,7 +285,7 @@ def test_a_failing_runtime_is_an_inference_error_and_the_request_comes_back(demo
 
 def test_unknown_backends_are_refused() -> None:
     with pytest.raises(BackendUnavailable, match="openvino"):
-        backend_module("os")
+        find_backend("os")
 
 
 def test_moving_the_file_away_after_loading_is_fine(demo_engine: Path, rgb: np.ndarray, tmp_path: Path) -> None:

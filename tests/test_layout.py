@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,8 @@ def test_a_float_graph_takes_floats(demo: ir.Model) -> None:
 def test_packed_maps_are_the_same_to_the_last_bit(
     demo_onnx: Path, demo_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino, "FUSES_ENDS", False)
+    plain = replace(openvino.OPENVINO, device=replace(openvino.OPENVINO.device, fuses_ends=False))
+    monkeypatch.setattr(openvino, "OPENVINO", plain)
     write_engine_file(tmp_path / "plain.engine", build_engine(demo_onnx))
     picture = np.random.default_rng(0).integers(0, 256, (90, 150, 3), np.uint8)
     results = []

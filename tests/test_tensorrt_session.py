@@ -401,10 +401,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 )
 def test_a_mismatch_is_a_sentence(installed: SimpleNamespace, changes: dict[str, str], sentence: str) -> None:
     with pytest.raises(EngineFileError, match=sentence):
-        tensorrt.load(engine_file(**{**GOOD, **changes}))
+        tensorrt.TENSORRT.load(engine_file(**{**GOOD, **changes}))
 
 
 @pytest.mark.parametrize("device", ["CPU", "cuda:x", "npu"])
 def test_wrong_devices(installed: SimpleNamespace, device: str) -> None:
     with pytest.raises(BackendUnavailable, match="runs on GPUs"):
-        tensorrt.load(engine_file(**GOOD), device=device)
+        tensorrt.TENSORRT.load(engine_file(**GOOD), device=device)

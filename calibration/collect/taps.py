@@ -9,6 +9,7 @@ import numpy as np
 
 from ... import _core
 from ...backends.openvino import make_core
+from ...backends.openvino.device import CPU
 from ...errors import BuildError, CalibrationError, InferenceError
 from ...model.custom_ops import GENERATE_PROPOSALS, SETTINGS
 from ...model.frame import FrameSize
@@ -87,7 +88,7 @@ class TappedGraph:
         if num_threads is not None:
             config["INFERENCE_NUM_THREADS"] = num_threads
         try:
-            self._request = core.compile_model(core.read_model(graph), "CPU", config).create_infer_request()
+            self._request = core.compile_model(core.read_model(graph), CPU.name, config).create_infer_request()
         except RuntimeError as error:
             raise BuildError(f"OpenVINO cannot compile {name}: {error}") from error
 

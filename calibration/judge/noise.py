@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...backends.openvino import make_core
+from ...backends.openvino.device import CPU
 from ...errors import BuildError, InferenceError
 from ..collect.taps import TappedGraph
 from ..place.quantize import Placement
@@ -84,7 +85,7 @@ class NoiseMeter:
             config["INFERENCE_NUM_THREADS"] = str(self._threads)
         try:
             serialized = ir.to_proto(ir.Model(piece, ir_version=model.ir_version)).SerializeToString()
-            return core.compile_model(core.read_model(serialized), "CPU", config)
+            return core.compile_model(core.read_model(serialized), CPU.name, config)
         except RuntimeError as error:
             raise BuildError(f"OpenVINO cannot compile the quantized graph: {error}") from error
 

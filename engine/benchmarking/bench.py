@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ..backends import find_backend
 from ..decoders import DetectionResult
 from ..engine import Engine
 from ..errors import InferenceError
@@ -58,7 +59,7 @@ class BenchOptions:
     people: int | None = 2
     max_proposals: int | None = None
     streams: int = 1
-    device: str = "CPU"
+    device: str | None = None
     threads: int | None = None
     cache_dir: Path | str | None = "auto"
     sweep: tuple[int, ...] | None = None
@@ -147,7 +148,9 @@ def bench(
             effort = replace(options.effort, duration=options.effort.duration / 3)
             swept = measure(_runner(engine, frames, options.settings(count)), effort)
             report["people"].append({"people": count, **summarize(swept.milliseconds, options.percentiles)})
-        if options.profile:
+        if options.profile and not find_backend(manifest.backend).device.times_layers:
+            report["warnings"].append(f"no split by stage: the {manifest.backend} backend does not time layers")
+        elif options.profile:
             stage("profiling")
             report["profile"] = _profile(path, frames, options)
         report["vs"] = {}

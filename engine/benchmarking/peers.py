@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,10 +92,19 @@ class Peer:
         self._engine.close()
 
 
-def standard_graph(sources: Sources) -> tuple[bytes, ModelDescription, str]:
-    """The graph in standard operators (with Q/DQ if the engine is int8 and there is a table), metadata, precision."""
+class StandardGraph(NamedTuple):
+    """A graph in standard operators, with Q/DQ if it is of ``precision`` int8, and what its decoder needs beside it."""
+
+    data: bytes
+    description: ModelDescription
+    precision: str
+    payload: Mapping[str, bytes]
+
+
+def standard_graph(sources: Sources) -> StandardGraph:
+    """Of the engine's graph; int8 if the engine is and there is a table."""
     ir = require("onnx_ir", "build", "this peer")
-    from ..compile.build import Int8Options, quantize_graph
+    from ..compile.build import Int8Options, decoder_member, quantize_graph
     from ..export.graph.standard import expand_custom_nodes
     from ..model.graph_file import read_graph
 
@@ -108,31 +117,31 @@ def standard_graph(sources: Sources) -> tuple[bytes, ModelDescription, str]:
         assert sources.calib is not None
         quantize_graph(model, data, "openvino", Int8Options(sources.calib))
     expand_custom_nodes(model)
-    return ir.to_proto(model).SerializeToString(), description, precision
+    member = decoder_member(model, description)
+    return StandardGraph(ir.to_proto(model).SerializeToString(), description, precision, member)
 
 
 def make_openvino_stock(sources: Sources) -> Peer:
     """OpenVINO with its own operators alone."""
-    from ..backends import openvino
+    from ..backends.openvino import OPENVINO
     from ..compile.build import nominal_load
 
-    graph, description, precision = standard_graph(sources)
-    payload, versions, _ = openvino.build(graph, precision, nominal_load(description))
-    file = EngineFile("openvino", precision, description, versions, payload)
-    session = openvino.load(file, num_threads=sources.threads, num_requests=1)
+    graph, description, precision, member = standard_graph(sources)
+    payload, versions, _ = OPENVINO.build(graph, precision, nominal_load(description))
+    file = EngineFile("openvino", precision, description, versions, {**payload, **member})
     note = f"OpenVINO {versions['openvino']} with its own operators, {precision}; {_OURS}"
-    return Peer(Engine(session, file, sources.threads), note)
+    return Peer(Engine.from_file(file, num_threads=sources.threads), note)
 
 
 def make_onnxruntime(sources: Sources) -> Peer:
     """ONNX Runtime on the CPU."""
     from .onnxruntime_session import OnnxruntimeSession
 
-    graph, description, precision = standard_graph(sources)
+    graph, description, precision, member = standard_graph(sources)
     # There is no bf16 in its CPU kernels.
     precision = "int8" if precision == "int8" else "fp32"
     session = OnnxruntimeSession(graph, sources.thread_count)
-    file = EngineFile("onnxruntime", precision, description, {"onnxruntime": session.version}, {})
+    file = EngineFile("onnxruntime", precision, description, {"onnxruntime": session.version}, member)
     note = f"ONNX Runtime {session.version}, {precision}, {sources.thread_count} threads; {_OURS}"
     return Peer(Engine(session, file, sources.threads), note)
 

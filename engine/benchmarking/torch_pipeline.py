@@ -72,7 +72,9 @@ class OpenvinoOps:
 
     def __init__(self) -> None:
         from ..backends.openvino import make_core
+        from ..backends.openvino.device import CPU
 
+        self._device = CPU.name
         self._core = make_core()
         self._options = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -86,7 +88,7 @@ class OpenvinoOps:
         import openvino
 
         model = openvino.Model(list(outputs), list(inputs))
-        return self._core.compile_model(model, "CPU", self._options).create_infer_request()
+        return self._core.compile_model(model, self._device, self._options).create_infer_request()
 
     def _make_suppressor(self, threshold: float) -> Any:
         from openvino import Type, opset9

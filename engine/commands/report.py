@@ -186,7 +186,6 @@ def _read(pictures: Sequence[Picture]) -> list[tuple[str, np.ndarray]]:
 def _compare(
     reference: EngineFile, other: EngineFile, named: Sequence[tuple[str, np.ndarray]], threads: int | None
 ) -> tuple[list[PicturePair], Drift, dict[str, float]]:
-    from ..backends import backend_module
     from ..calibration.judge.report_page import PicturePair
     from ..engine import Engine
     from ..evaluation.drift import DriftMeter
@@ -194,7 +193,7 @@ def _compare(
     from ..outputs.overlays import draw
 
     def load(file: EngineFile) -> Engine:
-        return Engine(backend_module(file.backend).load(file, num_threads=threads, num_requests=1), file, threads)
+        return Engine.from_file(file, num_threads=threads)
 
     meter, pairs = DriftMeter(), []
     with load(reference) as exact, load(other) as quantized:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..backends import backend_module
+from ..backends import find_backend
 from ..errors import BuildError
 from ..model.compiled import CalibrationOrigin, Int8Description, NominalLoad
 from ..model.decoder import MEMBER as DECODER
@@ -70,15 +68,16 @@ def build_engine(
     """
     path = Path(graph)
     options = dict(options or {})
-    module = _check_precision(backend, precision)
+    vendor = find_backend(backend)
+    vendor.check_precision(precision)
     if (precision == "int8") != (int8 is not None):
         raise ValueError("precision int8 needs a calibration table, and no other precision takes one")
-    unknown = sorted(set(options) - set(inspect.signature(module.build).parameters))
+    unknown = sorted(set(options) - vendor.options())
     if unknown:
         raise ValueError(f"the {backend} backend takes no {', '.join(unknown)}")
     data, model, description = read_graph(path)
     if int8 is not None:
-        description = replace(description, int8=quantize_graph(model, data, module.TARGET, int8))
+        description = replace(description, int8=quantize_graph(model, data, vendor.device.quantization, int8))
     return compile_graph(model, description, backend, precision, options)
 
 
@@ -104,29 +103,36 @@ def compile_graph(
 
     from .layout import flatten_nhwc, pack_maps, place_nhwc, take_bytes
 
-    module = _check_precision(backend, precision)
+    vendor = find_backend(backend)
+    vendor.check_precision(precision)
     options = dict(options or {})
-    try:
-        beside_graph = description.decoder.pack(take_decoder_tensors(model, description))
-    except ValueError as error:
-        raise BuildError(f"{error}; export the graph again") from error
+    beside_graph = decoder_member(model, description)
     if options.get("max_people") is not None:
         description = _limit_people(description, options["max_people"])
-    if module.LAYOUT == "NHWC":
+    if vendor.device.layout == "NHWC":
         place_nhwc(model)
         flatten_nhwc(model)
-    if module.FUSES_ENDS:
+    if vendor.device.fuses_ends:
         description = replace(description, ends=FusedEnds(pack_maps(model, description.maps), take_bytes(model)))
     graph = ir.to_proto(model).SerializeToString()
     load = nominal_load(description)
-    payload, runtime, layers = module.build(graph, precision, load, **options)
-    if description.decoder.tensors:
-        payload = {**payload, DECODER: beside_graph}
+    payload, runtime, layers = vendor.build(graph, precision, load, **options)
+    payload = {**payload, **beside_graph}
     if (int8 := description.int8) is not None:
         layers = explain(layers, int8.placed or (), int8.keep_float, int8.branches or ())
         description = replace(description, int8=replace(int8, placed=None))
     description = replace(description, layers=tuple(layers), layers_counted_for=load)
     return EngineFile(backend=backend, precision=precision, model=description, runtime=runtime, payload=payload)
+
+
+def decoder_member(model: ir.Model, description: ModelDescription) -> dict[str, bytes]:
+    """The payload's member with the decoder's tensors, if it has any, which are taken out of ``model``."""
+    if not description.decoder.tensors:
+        return {}
+    try:
+        return {DECODER: description.decoder.pack(take_decoder_tensors(model, description))}
+    except ValueError as error:
+        raise BuildError(f"{error}; export the graph again") from error
 
 
 def _limit_people(description: ModelDescription, people: int) -> ModelDescription:
@@ -137,13 +143,6 @@ def _limit_people(description: ModelDescription, people: int) -> ModelDescriptio
     return replace(
         description, capacity=limited, defaults=replace(defaults, max_people=min(people, defaults.max_people))
     )
-
-
-def _check_precision(backend: str, precision: str) -> ModuleType:
-    module = backend_module(backend)
-    if precision not in module.PRECISIONS:
-        raise BuildError(f"the {backend} backend builds {', '.join(module.PRECISIONS)}, not {precision}")
-    return module
 
 
 def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Options) -> bytes:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends import backend_module
 from ..decoders import DetectionResult
 from ..engine import Engine
 from ..errors import DensePoseEngineError
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ..calibration.place.quantizer import Quantizer
     from ..evaluation.accuracy import Dataset, Evaluation, GpsDefinition
     from ..model.description import ModelDescription
-    from ..model.engine_file import EngineFile
 
 
 def ap_drop(reference: Evaluation, other: Evaluation) -> float:
@@ -61,16 +59,12 @@ class Trials:
                 self._reference = self._score(engine)
         model, placement = self._quantizer(keep_float)
         description = replace(self._description, int8=describe_int8(self._quantizer, placement))
-        with _loaded(compile_graph(model, description, "openvino", "int8")) as engine:
+        with Engine.from_file(compile_graph(model, description, "openvino", "int8")) as engine:
             return self._loss(self._reference, self._score(engine))
 
     def float_engine(self) -> Engine:
         """The FP32 engine, which is closed by whoever asked for it."""
-        return _loaded(compile_graph(self._quantizer.model(), self._description, "openvino", "fp32"))
-
-
-def _loaded(file: EngineFile) -> Engine:
-    return Engine(backend_module(file.backend).load(file, num_requests=1), file)
+        return Engine.from_file(compile_graph(self._quantizer.model(), self._description, "openvino", "fp32"))
 
 
 def trials_with_labels(

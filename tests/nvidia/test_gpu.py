@@ -21,7 +21,7 @@ PICTURE = Path(__file__).resolve().parents[2] / "models" / "person.jpg"
 def gpu() -> str:
     """The compute capability of this machine's GPU."""
     try:
-        tensorrt.versions()
+        tensorrt.TENSORRT.versions()
         return Gpu.open(0).compute_capability
     except BackendUnavailable as error:
         pytest.skip(f"ring (c): {error}")

@@ -11,24 +11,19 @@ from ... import _core
 from ...errors import BackendUnavailable, BuildError, EngineFileError
 from ...model.compiled import Layer, NominalLoad
 from ...model.engine_file import EngineFile
+from ..base import Backend
 from ..forked import RuntimeOfOneProcess
 from .compile import Compiler, identity_of
 from .compiled_cache import CompiledCache, open_cache
+from .device import CPU, PRECISION_HINTS
 from .layers import read_layers
 from .sections import Sections, cut
 from .session import OpenvinoSession, first_lines
 
 _EXTENSION = Path(__file__).resolve().parents[2] / "libdensepose_openvino.so"
-# OpenVINO's own default on CPUs with bf16 units is bf16, so what is called fp32 must say so.
-# In an INT8 engine that is the precision of what was kept float.
-_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-PRECISIONS = tuple(_PRECISION_HINTS)
 # The compiler of elementwise subgraphs takes a sum away from the INT8 convolution that could have added it in its
 # accumulator, and a float map is written and read again for it.
 _INT8_TRUNK = {"SNIPPETS_MODE": "DISABLE"}
-LAYOUT = "NHWC"  # a Transpose around a custom node costs nothing here, and planar features would
-TARGET = "openvino"
-FUSES_ENDS = True
 _process = RuntimeOfOneProcess("OpenVINO")
 
 
@@ -78,8 +73,7 @@ def build(graph: bytes, precision: str, load: NominalLoad) -> tuple[dict[str, by
     versions it was built with, and what every layer runs as on this machine. Raises ``BuildError`` with OpenVINO's own
     error chained.
     """
-    if precision not in _PRECISION_HINTS:
-        raise BuildError(f"the openvino backend builds {', '.join(PRECISIONS)}, not {precision}")
+    OPENVINO.check_precision(precision)
     ov = _openvino()
     core = make_core()
     try:
@@ -107,7 +101,7 @@ def load(
     profile: bool = False,
 ) -> OpenvinoSession:
     """Compile an engine's graph for this machine (see ``Engine.load`` for the options)."""
-    if (device or "CPU").upper() != "CPU":
+    if (device or CPU.name).upper() != CPU.name:
         raise BackendUnavailable(
             f"device {device!r}: the openvino backend runs on the CPU only, because the custom nodes have CPU kernels"
         )
@@ -118,7 +112,7 @@ def load(
             f"this engine was built with OpenVINO {built}, installed is {here}; build it again, "
             f"or pip install openvino=={built}"
         )
-    if "model.xml" not in engine.payload or engine.precision not in _PRECISION_HINTS:
+    if "model.xml" not in engine.payload or engine.precision not in PRECISION_HINTS:
         raise EngineFileError("this engine says it is for openvino, but its payload is not; build it again")
     core = make_core()
     config: dict[str, Any] = {
@@ -149,7 +143,7 @@ def _compiler(core: Any, cache: CompiledCache | None, engine: EngineFile) -> Com
 
 def _compile(compiler: Compiler, model: Any, precision: str, config: dict[str, Any]) -> Any:
     """``Sections``, if it is our graph; else the whole."""
-    config = {**config, "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision]}
+    config = {**config, "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision]}
     sections = cut(model)
     if sections is None:
         return compiler.compile(model, config, "whole")
@@ -160,3 +154,6 @@ def _compile(compiler: Compiler, model: Any, precision: str, config: dict[str, A
         )
         for number, section in enumerate(sections.models())
     )
+
+
+OPENVINO = Backend("openvino", CPU, build, load, versions)

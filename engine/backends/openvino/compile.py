@@ -17,6 +17,7 @@ from typing import Any
 from ...model.engine_file import Member
 from . import sections as openvino_sections
 from .compiled_cache import CompiledCache, warn
+from .device import CPU
 
 #: Of every compiled section and stream: kernels that OpenVINO keeps for shapes that may come again, where a graph is
 #: dynamic. Its default, 5000, is hundreds of megabytes.
@@ -40,15 +41,15 @@ class Compiler:
         """An ``openvino.CompiledModel``; ``section`` names ``model`` among the others of its engine."""
         config = {"CPU_RUNTIME_CACHE_CAPACITY": _PRIMITIVES, **config}
         if self.cache is None or self.identity is None:
-            return self.core.compile_model(model, "CPU", config)
+            return self.core.compile_model(model, CPU.name, config)
         key = {**self.identity, "section": section, "config": {name: str(value) for name, value in config.items()}}
         blob = self.cache.read(key)
         if blob is not None:
             try:
-                return self.core.import_model(blob, "CPU", config)
+                return self.core.import_model(blob, CPU.name, config)
             except RuntimeError as error:
                 warn(f"OpenVINO cannot import a compiled graph that it made, which is compiled again: {error}")
-        compiled = self.core.compile_model(model, "CPU", config)
+        compiled = self.core.compile_model(model, CPU.name, config)
         self._keep(key, compiled)
         return compiled
 
@@ -75,7 +76,9 @@ def identity_of(core: Any, members: Mapping[str, Member], version: str, extensio
         "openvino": version,
         "ops": _file_hash(str(extension), extension.stat().st_mtime_ns),
         "cut by": hashlib.sha256(Path(openvino_sections.__file__).read_bytes()).hexdigest(),
-        "processor": [str(core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        "processor": [
+            str(core.get_property(CPU.name, name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+        ]
         + [_processor_features()],
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "environment": {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)},

@@ -20,6 +20,7 @@ from ...errors import BackendUnavailable, BuildError, EngineFileError
 from ...model.compiled import Layer, NominalLoad
 from ...model.engine_file import EngineFile
 from ...model.graph_file import read_description
+from ..base import Backend, Device
 from .layers import read_kernels, read_layers
 
 if TYPE_CHECKING:
@@ -27,11 +28,20 @@ if TYPE_CHECKING:
 
 PLUGIN = Path(__file__).resolve().parents[2] / "libdensepose_tensorrt.so"
 PLAN = "model.plan"
+GPU = Device(
+    name="cuda",
+    precisions=("fp32", "fp16", "int8"),
+    layout="NCHW",
+    quantization="tensorrt",
+    fuses_ends=False,
+    host_memory=False,
+    times_layers=False,
+)
 
 
 @dataclass(frozen=True)
 class Tensorrt:
-    """A flavour of TensorRT; its methods are what ``backends`` describes.
+    """TensorRT or TensorRT-RTX; its methods are what ``backends.base`` describes.
 
     ``backend``: its name here; ``package``: the Python package; ``install``: how one gets it; ``ahead_of_time``: builds
     for GPUs that are not in this machine.
@@ -42,10 +52,9 @@ class Tensorrt:
     install: str
     ahead_of_time: bool
 
-    PRECISIONS = ("fp32", "fp16", "int8")
-    LAYOUT = "NCHW"
-    TARGET = "tensorrt"
-    FUSES_ENDS = False
+    def described(self) -> Backend:
+        """What the rest of the package knows of it."""
+        return Backend(self.backend, GPU, self.build, self.load, self.versions)
 
     def versions(self) -> dict[str, str]:
         """Versions of what this backend runs with."""
@@ -79,8 +88,7 @@ class Tensorrt:
             BuildError: TensorRT refuses the graph, or an option.
             BackendUnavailable: TensorRT or our plugin library is missing.
         """
-        if precision not in self.PRECISIONS:
-            raise BuildError(f"the {self.backend} backend builds {', '.join(self.PRECISIONS)}, not {precision}")
+        self.described().check_precision(precision)
         if timing_cache is not None and self.ahead_of_time:
             raise BuildError(f"{self.backend} tunes kernels when a plan first runs, and has no timing cache")
         trt = self._package()
@@ -132,7 +140,7 @@ class Tensorrt:
         needs no cache.
         """
         ordinal = _ordinal(device, self.backend)
-        if profile:
+        if profile and not GPU.times_layers:
             raise BackendUnavailable(
                 f"the {self.backend} backend does not time layers; 'extract' the plan and use trtexec --dumpProfile"
             )
@@ -346,7 +354,7 @@ def _release(version: str | None) -> tuple[str, ...]:
 
 
 def _ordinal(device: str | None, backend: str) -> int:
-    name, _, number = (device or "cuda").lower().partition(":")
+    name, _, number = (device or GPU.name).lower().partition(":")
     if name not in ("cuda", "gpu") or not (number or "0").isdecimal():
         raise BackendUnavailable(
             f"device {device!r}: the {backend} backend runs on GPUs: 'cuda', or 'cuda:1' and so on"
@@ -354,13 +362,17 @@ def _ordinal(device: str | None, backend: str) -> int:
     return int(number or "0")
 
 
-_FLAVOUR = Tensorrt(
+TENSORRT = Tensorrt(
     backend="tensorrt",
     package="tensorrt",
     install="JetPack brings it (make the virtual environment with --system-site-packages), elsewhere: "
     "pip install tensorrt",
     ahead_of_time=False,
-)
-PRECISIONS, LAYOUT, TARGET = _FLAVOUR.PRECISIONS, _FLAVOUR.LAYOUT, _FLAVOUR.TARGET
-FUSES_ENDS = _FLAVOUR.FUSES_ENDS
-build, load, versions = _FLAVOUR.build, _FLAVOUR.load, _FLAVOUR.versions
+).described()
+#: For GeForce and RTX cards; builds on machines without a GPU.
+TENSORRT_RTX = Tensorrt(
+    backend="tensorrt-rtx",
+    package="tensorrt_rtx",
+    install="pip install tensorrt-rtx-cu13",
+    ahead_of_time=True,
+).described()

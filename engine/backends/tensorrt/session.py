@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BackendUnavailable, InferenceError
+from ..base import LayerTime
 from ..forked import keep_in_child
 from ..request_pool import RequestPool
 
@@ -166,6 +167,9 @@ class TensorrtRequest:
             else:
                 self._allocators.append(_output_allocator(trt, buffer))
                 self._context.set_output_allocator(name, self._allocators[-1])
+
+    def profile(self) -> list[LayerTime]:
+        raise InferenceError("TensorRT's layers are not timed here: 'extract' the plan and use trtexec --dumpProfile")
 
     def image(self, height: int, width: int) -> np.ndarray:
         buffer = self._inputs["image"]
