@@ -18,6 +18,7 @@ from stages import with_weights
 from weights import state_dict
 
 from densepose_engine.backends import openvino
+from densepose_engine.backends.tensorrt.graph import prepare
 from densepose_engine.calibration.place.points import layers
 from densepose_engine.cli import main
 from densepose_engine.compile.layout import PACKED, pack_maps
@@ -33,7 +34,7 @@ from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.model.decoder import PREFIX
 from densepose_engine.model.description import PackedMaps
 from densepose_engine.model.engine_file import EngineFile, read_engine_file
-from densepose_engine.model.graph_file import read_graph
+from densepose_engine.model.graph_file import read_graph, take_decoder_tensors
 
 SIZE = (64, 96)
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -222,6 +223,28 @@ def test_int8(graph: Path, tmp_path: Path) -> None:
         )
         assert set(outputs["classes"].tolist()) <= set(range(9))
     session.close()
+
+
+def for_tensorrt(graph: Path, **options: Any) -> ir.Model:
+    """As ``build`` gives the graph to TensorRT: without the decoder's tensors."""
+    _, model, description = read_graph(graph)
+    assert len(take_decoder_tensors(model, description)) == 9
+    data = ir.to_proto(model).SerializeToString()
+    return ir.from_proto(onnx.load_model_from_string(prepare(data, "fp16", **options)))
+
+
+def test_what_tensorrt_gets(graph: Path, picture: np.ndarray) -> None:
+    dynamic, batched = for_tensorrt(graph, max_people=None), for_tensorrt(graph, max_people=7, deepstream=True)
+    onnx.checker.check_model(ir.to_proto(dynamic))
+    for model in (dynamic, batched):
+        assert [value.name for value in model.graph.outputs] == OUTPUTS
+        assert model.graph.outputs[3].dtype == ir.DataType.INT32
+    assert {value.producer().op_type for value in batched.graph.outputs} == {"Unsqueeze"}
+    expected = run_cut(graph, feeds(picture), OUTPUTS)
+    found = run_cut(for_tensorrt(graph, max_people=100), feeds(picture), OUTPUTS)
+    # Near ties of these weights' scores fall otherwise in float16: whoever is found by both is compared.
+    assert abs(np.bincount(found["classes"], minlength=9) - np.bincount(expected["classes"], minlength=9)).sum() <= 6
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=0.01)
 
 
 def one_class(**head: Any) -> dict[str, Any]:
