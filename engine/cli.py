@@ -66,18 +66,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A file name that the terminal's encoding lacks is escaped; it must not end the work.
         with suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with _checked_stdout():
+    with _checked_stdout() as checked:
         try:
             code = _run(sys.argv[1:] if argv is None else argv)
-            if sys.stdout is not None:  # it is None where the shell closed it
-                sys.stdout.flush()
+            if checked is not None:
+                checked.finish(said=code not in (OK, SOME_FAILED))
         except BrokenPipeError:
             code = CLOSED_PIPE
         except OutputError as error:
             say(f"error: {error}")
             code = BAD_OUTPUT
     if code in (CLOSED_PIPE, BAD_OUTPUT):
-        _drop_stdout()
+        _drop(sys.stdout)
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        _drop(sys.stderr)  # nobody hears the remarks; that is no reason to fail
     return code
 
 
@@ -157,7 +162,7 @@ class _CheckedStdout:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._failed = False
+        self._failure: BrokenPipeError | OutputError | None = None
 
     def write(self, text: str) -> int:
         self._try(lambda: self._stream.write(text))
@@ -166,39 +171,46 @@ class _CheckedStdout:
     def flush(self) -> None:
         self._try(self._stream.flush)
 
+    def finish(self, said: bool) -> None:
+        """Flush, and raise what failed before, unless it was ``said``: argparse, for one, passes over it in silence."""
+        self.flush()
+        if self._failure is not None and not said:
+            raise self._failure
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def _try(self, action: Callable[[], object]) -> None:
-        if self._failed:
+        if self._failure is not None:
             return
         try:
             action()
-        except BrokenPipeError:
-            self._failed = True
+        except BrokenPipeError as error:
+            self._failure = error
             raise
         except OSError as error:
-            self._failed = True
-            raise OutputError(f"cannot write to standard output: {error.strerror or error}", error.errno) from error
+            self._failure = OutputError(f"cannot write to standard output: {error.strerror or error}", error.errno)
+            raise self._failure from error
 
 
 @contextmanager
-def _checked_stdout() -> Iterator[None]:
+def _checked_stdout() -> Iterator[_CheckedStdout | None]:
     stream = sys.stdout
-    if stream is None:
-        yield
+    if stream is None:  # the shell closed it
+        yield None
         return
-    sys.stdout = cast("TextIO", _CheckedStdout(stream))
+    checked = _CheckedStdout(stream)
+    sys.stdout = cast("TextIO", checked)
     try:
-        yield
+        yield checked
     finally:
         sys.stdout = stream
 
 
-def _drop_stdout() -> None:
-    """Let what is left in the buffer go nowhere: Python flushes it at exit, and would fail with a traceback."""
+def _drop(stream: TextIO) -> None:
+    """Let what is left in the buffer go nowhere: Python flushes it at exit, and would fail with a code of its own."""
     with suppress(AttributeError, OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # ---- the parser ------------------------------------------------------------------------------------------------------

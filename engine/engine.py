@@ -5,29 +5,32 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
 from . import _core
-from .backends import Session, backend_module
+from .backends import LayerTime, Session, backend_module
 from .backends.forked import FORKED, keep_in_child
+from .decoders import Decoder, DetectionResult, make_decoder
 from .errors import CLOSED, EngineFileError, InferenceError
-from .model.description import ModelDescription, PackedMaps
+from .model.decoder import MEMBER as DECODER
+from .model.description import ModelDescription
 from .model.engine_file import EngineFile, read_engine_file
 from .model.frame import FrameSettings, FrameSize, nominal_size
 from .pictures.read import to_rgb_array
-from .result import DensePoseResult
 from .stream import BoundedExecutor, stream
 
 if TYPE_CHECKING:
-    from .pictures.read import Picture
+    from typing_extensions import Unpack
 
-CONFIDENCES = ("sigma_2", "kappa_u", "kappa_v", "fine_segm_confidence", "coarse_segm_confidence")
+    from .model.frame import InferSettings
+    from .pictures.read import Picture
 
 
 def default_cache_dir() -> Path | None:
@@ -39,6 +42,26 @@ def default_cache_dir() -> Path | None:
         return None
 
 
+class _Task(NamedTuple):
+    """How one call wants its frames to be looked at."""
+
+    settings: FrameSettings
+    mesh: str | None
+
+
+def _unmarked(stage: str) -> None:
+    """Nobody takes the time."""
+
+
+def _decoder_of(file: EngineFile, where: str = "") -> Decoder:
+    """Raises ``EngineFileError`` where the engine does not describe a network of a kind that is known."""
+    try:
+        tensors = file.model.decoder.unpack(file.payload.get(DECODER, b""))
+        return make_decoder(file.model, tensors)
+    except ValueError as error:
+        raise EngineFileError(f"{where}its manifest is wrong: {error}; build it again") from error
+
+
 class Engine:
     """A DensePose R-CNN, compiled and ready.
 
@@ -48,7 +71,13 @@ class Engine:
     """
 
     def __init__(
-        self, session: Session, file: EngineFile, num_threads: int | None = None, num_requests: int = 1
+        self,
+        session: Session,
+        file: EngineFile,
+        num_threads: int | None = None,
+        num_requests: int = 1,
+        decoder: Decoder | None = None,
+        mesh: str | None = None,
     ) -> None:
         self._session: Session | None = session
         self._description = model = file.model
@@ -63,14 +92,8 @@ class Engine:
         self._defaults = model.defaults.within(model.capacity)
         self._mean = np.asarray(model.input.mean_rgb, np.float32)
         self._quantization = model.input_quantization
-        self._confidences = [name for name in CONFIDENCES if name in model.maps]
-        self._maps, self._separate_confidences = _CHART_MAPS, self._confidences
-        self._chart = _core.ops.ChartResult()
-        if missing := [name for name in _CHART_MAPS if name not in model.maps]:
-            raise EngineFileError(f"its manifest is wrong: maps lacks {', '.join(missing)}; build it again")
-        if model.packed_maps is not None:
-            self._maps, self._separate_confidences = ["maps"], []
-            self._chart = _packed_chart(model.packed_maps)
+        self._decoder = decoder or _decoder_of(file)
+        self._mesh = mesh
         self._forked = False
         keep_in_child(self)
 
@@ -86,6 +109,7 @@ class Engine:
         cache_dir: str | os.PathLike[str] | None = "auto",
         warm_up: int = 8,
         profile: bool = False,
+        mesh: str | None = None,
     ) -> Engine:
         """Load and compile the engine at ``path``.
 
@@ -99,7 +123,8 @@ class Engine:
                 turns it off. At most 1 GiB is kept there. A folder that cannot be written is no error; one that others
                 can write to, or that is not the user's own, is left alone with a warning, and so is a damaged entry.
             warm_up: the head is run for 1 .. this many people, so that no count pays a first-time cost later; 0: none.
-            profile: count the time of every layer, for ``bench``; costs speed.
+            profile: count the time of every layer, for ``layer_times``; costs speed.
+            mesh: see ``infer``.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -118,6 +143,8 @@ class Engine:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
         file = read_engine_file(path)
+        decoder = _decoder_of(file, f"{path}: ")
+        mesh = decoder.mesh(mesh)
         cache = default_cache_dir() if cache_dir == "auto" else None if cache_dir is None else Path(cache_dir)
 
         def load_with(cache: Path | None) -> Engine:
@@ -130,7 +157,7 @@ class Engine:
                 cache_dir=cache,
                 profile=profile,
             )
-            engine = cls(session, file, num_threads, num_requests)
+            engine = cls(session, file, num_threads, num_requests, decoder, mesh)
             engine._warm_up(warm_up)
             return engine
 
@@ -151,36 +178,16 @@ class Engine:
             ) from error
 
     @overload
-    def infer(
-        self,
-        image: Picture,
-        *,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_people: int | None = None,
-        max_proposals: int | None = None,
-    ) -> DensePoseResult: ...
+    def infer(self, image: Picture, **settings: Unpack[InferSettings]) -> DetectionResult: ...
 
     @overload
     def infer(
-        self,
-        image: list[Picture] | tuple[Picture, ...],
-        *,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_people: int | None = None,
-        max_proposals: int | None = None,
-    ) -> list[DensePoseResult]: ...
+        self, image: list[Picture] | tuple[Picture, ...], **settings: Unpack[InferSettings]
+    ) -> list[DetectionResult]: ...
 
     def infer(
-        self,
-        image: Picture | list[Picture] | tuple[Picture, ...],
-        *,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_people: int | None = None,
-        max_proposals: int | None = None,
-    ) -> DensePoseResult | list[DensePoseResult]:
+        self, image: Picture | list[Picture] | tuple[Picture, ...], **settings: Unpack[InferSettings]
+    ) -> DetectionResult | list[DetectionResult]:
         """Find people and their dense poses.
 
         Args:
@@ -189,10 +196,13 @@ class Engine:
             nms_threshold: of two boxes with a larger IoU, the better one stays; in [0, 1].
             max_people: at most this many, best first.
             max_proposals: how many regions the box head looks at; fewer is faster and finds less.
-            All four default to what the model's configuration says.
+            mesh: of a network with embeddings, the surface whose vertices are looked for, one of ``meshes``, on all
+                people instead of that of their class.
+            All of them default to what the model's configuration says, ``mesh`` to what ``load`` was given.
 
         Returns:
-            A ``DensePoseResult``, or a list of them for a list. Results own their memory.
+            A ``DensePoseResult`` (labels and uv of every pixel) of a network with charts, a ``VertexResult`` (the
+            closest vertex) of one with embeddings, or a list of them for a list. Results own their memory.
 
         Raises:
             TypeError, ValueError: an argument is not what it should be.
@@ -202,20 +212,42 @@ class Engine:
                 the process that loaded the engine.
         """
         self._check_open()
-        settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
+        task = self._task(**settings)
         if isinstance(image, (list, tuple)):
-            return [self._infer(to_rgb_array(one), settings) for one in image]
-        return self._infer(to_rgb_array(image), settings)
+            return [self._infer(to_rgb_array(one), task) for one in image]
+        return self._infer(to_rgb_array(image), task)
 
-    def infer_async(
-        self,
-        image: Picture,
-        *,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_people: int | None = None,
-        max_proposals: int | None = None,
-    ) -> Future[DensePoseResult]:
+    def infer_timed(
+        self, image: Picture, **settings: Unpack[InferSettings]
+    ) -> tuple[DetectionResult, dict[str, float]]:
+        """As ``infer``, of one picture, and the seconds that each part of it took, in their order.
+
+        The parts are "preprocess", "graph", what the decoder does ("chart decode" or "closest vertices"), "result".
+        """
+        self._check_open()
+        task = self._task(**settings)
+        rgb = to_rgb_array(image)
+        seconds: dict[str, float] = {}
+        last = time.perf_counter()
+
+        def mark(stage: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            seconds[stage] = now - last
+            last = now
+
+        result = self._infer(rgb, task, mark)
+        mark("result")
+        return result, seconds
+
+    def layer_times(self) -> list[LayerTime]:
+        """Mean times of the graph's layers, of an engine that was loaded with ``profile=True`` and one request."""
+        self._check_open()
+        assert self._session is not None
+        with self._session.request() as request:
+            return request.profile()
+
+    def infer_async(self, image: Picture, **settings: Unpack[InferSettings]) -> Future[DetectionResult]:
         """Begin with one picture and come back at once; ``infer`` says what the arguments are.
 
         While as many pictures as ``num_requests`` are in work, a call waits for one of them to be done: whoever brings
@@ -228,20 +260,13 @@ class Engine:
         Raises:
             ValueError: a setting is out of range, or the engine is closed.
         """
-        settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
+        task = self._task(**settings)
         self._check_open()
-        return self._executor.submit(lambda: self._infer(to_rgb_array(image), settings))
+        return self._executor.submit(lambda: self._infer(to_rgb_array(image), task))
 
     def stream(
-        self,
-        frames: Iterable[Picture],
-        *,
-        depth: int | None = None,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_people: int | None = None,
-        max_proposals: int | None = None,
-    ) -> Iterator[tuple[Picture, DensePoseResult]]:
+        self, frames: Iterable[Picture], *, depth: int | None = None, **settings: Unpack[InferSettings]
+    ) -> Iterator[tuple[Picture, DetectionResult]]:
         """Results of many frames in their order, each with its frame: ``for frame, result in engine.stream(camera)``.
 
         Reading, resizing, the network and chart decoding of neighbouring frames overlap. A thread of its own reads
@@ -262,8 +287,8 @@ class Engine:
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
             raise ValueError(f"depth must be an integer of at least 1, not {depth!r}")
         self._check_open()
-        settings = self._settings(score_threshold, nms_threshold, max_people, max_proposals)
-        return stream(lambda frame: self._infer(to_rgb_array(frame), settings), frames, depth)
+        task = self._task(**settings)
+        return stream(lambda frame: self._infer(to_rgb_array(frame), task), frames, depth)
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -316,14 +341,12 @@ class Engine:
         if self._forked:
             raise InferenceError(FORKED)
 
-    def _settings(
-        self, score: float | None, nms: float | None, people: int | None, proposals: int | None
-    ) -> FrameSettings:
-        return self._defaults.changed(
-            self._capacity, score_threshold=score, nms_threshold=nms, max_people=people, max_proposals=proposals
-        )
+    def _task(self, *, mesh: str | None = None, **settings: Any) -> _Task:
+        """Raises TypeError for a setting that there is not, ValueError for a value."""
+        frame = self._defaults.changed(self._capacity, **settings)
+        return _Task(frame, self._mesh if mesh is None else self._decoder.mesh(mesh))
 
-    def _infer(self, rgb: np.ndarray, settings: FrameSettings) -> DensePoseResult:
+    def _infer(self, rgb: np.ndarray, task: _Task, mark: Callable[[str], None] = _unmarked) -> DetectionResult:
         session = self._session  # close() may take it away meanwhile
         if session is None:
             raise ValueError(CLOSED)
@@ -336,24 +359,11 @@ class Engine:
             else:
                 layout = session.image_layout
                 _core.preprocess(rgb, *size.resized, self._mean, image, layout=layout, threads=self._num_threads)
-            inputs = {"sizes": size.graph_input, **settings.graph_inputs}
-            return self._result(request.run(inputs), size.original)
-
-    def _result(self, outputs: dict[str, np.ndarray], image_size: tuple[int, int]) -> DensePoseResult:
-        boxes = np.array(outputs["boxes"], np.float32)
-        maps = [outputs[name] for name in self._maps]
-        confidences = [outputs[name] for name in self._separate_confidences]
-        labels, uv, offsets, values = self._chart(*maps, boxes, *confidences, threads=self._num_threads)
-        return DensePoseResult.from_flat(
-            boxes=boxes,
-            scores=np.array(outputs["scores"], np.float32),
-            labels=labels,
-            uv=uv,
-            offsets=offsets,
-            image_size=image_size,
-            confidence_names=tuple(self._confidences),
-            confidences=values,
-        )
+            inputs = {"sizes": size.graph_input, **task.settings.graph_inputs}
+            mark("preprocess")
+            outputs = request.run(inputs)
+            mark("graph")
+            return self._decoder.decode(outputs, size.original, self._num_threads, task.mesh, mark)
 
     def _warm_up(self, people: int) -> None:
         grey = np.full((*nominal_size(self._input), 3), 127, np.uint8)
@@ -364,11 +374,3 @@ class Engine:
 
 _LOAD_FAILURES = (ArithmeticError, EngineFileError, InferenceError, LookupError, MemoryError, TypeError, ValueError)
 _MOST_THREADS = 256  # that preprocessing and charts can make use of
-_CHART_MAPS = ["coarse_segm", "fine_segm", "u", "v"]
-
-
-def _packed_chart(packed: PackedMaps) -> Any:
-    try:
-        return _core.ops.ChartResult(channels=list(packed.channels), block=packed.block, layout=packed.layout)
-    except ValueError as error:
-        raise EngineFileError(f"its manifest is wrong: packed_maps: {error}; build it again") from error

@@ -17,8 +17,8 @@ from .backends.forked import FORKED
 from .errors import CLOSED, InferenceError
 
 if TYPE_CHECKING:
+    from .decoders import DetectionResult
     from .pictures.read import Picture
-    from .result import DensePoseResult
 
 _Result = TypeVar("_Result")
 _END = object()
@@ -64,8 +64,8 @@ def _task_in(place: Any, task: Callable[[], _Result]) -> Callable[[], _Result]:
 
 
 def stream(
-    infer: Callable[[Picture], DensePoseResult], frames: Iterable[Picture], depth: int
-) -> Iterator[tuple[Picture, DensePoseResult]]:
+    infer: Callable[[Picture], DetectionResult], frames: Iterable[Picture], depth: int
+) -> Iterator[tuple[Picture, DetectionResult]]:
     """Pairs of frame and result, in the frames' order.
 
     Args:

@@ -12,15 +12,18 @@ from typing import Any
 
 import native_build
 import pytest
+from descriptions import description
 from fake_engine import FakeEngine
 from PIL import Image
 
 from densepose_engine import Engine, _core
 from densepose_engine.cli import main
+from densepose_engine.model.engine_file import EngineFile, write_engine_file
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what runs in the background with Ctrl-C ignored, and so would every command that a test starts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what runs in the background with Ctrl-C ignored, nohup with SIGHUP; so would a test's commands be.
+for _signal, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _usual)
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 # ``make test-py310`` runs in a Python without some packages: their names, and a folder with the graphs that torch made.
@@ -155,7 +158,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
 
     monkeypatch.setattr(Engine, "load", load)
     monkeypatch.chdir(tmp_path)
-    Path("fake.engine").touch()
+    write_engine_file("fake.engine", EngineFile("openvino", "fp32", description(), {}, {}))
     for number, name in enumerate(("a.jpg", "b.png", "sub/a.jpg")):
         path = Path("pictures", name)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,9 @@ def test_only_people_count_and_points_of_no_part_are_dropped(tmp_path: Path, con
         ("bbox", [1, 2, -3, 4], "annotation 1: its bbox has a negative width or height"),
         ("bbox", [1, 2, math.inf, 4], "annotation 1: its bbox has values that are not finite"),
         ("bbox", [1, 2, 10**400, 4], "annotation 1: its bbox has values that are not finite"),
+        ("bbox", [1, 2, 1 << 25, 4], "annotation 1: its bbox has values beyond 16777216"),
+        ("dp_x", [1e300] * 12, "annotation 1: its dp_x has values beyond 16777216"),
+        ("area", ["large"] * 100_000, "annotation 1: its area is ['large', 'large'"),
         ("area", "large", "annotation 1: its area is 'large', it must be a number of at least 0"),
         ("area", 10**400, "annotation 1: its area is 1000"),
         ("dp_y", None, "annotation 1: its dp_y is not a list of numbers"),
@@ -139,6 +143,7 @@ def test_only_people_count_and_points_of_no_part_are_dropped(tmp_path: Path, con
         ("dp_masks", [{"size": [2, 2], "counts": [4]}], "its size is 2 x 2, it must be 256 x 256"),
         ("segmentation", {"size": [2, 2], "counts": [4]}, "annotation 1: its segmentation cannot be read: its size"),
         ("segmentation", [[1, 2]], "annotation 1: its segmentation cannot be read"),
+        ("segmentation", [[0, 0, 1e6, 0, 0, 1e6]], "an outline of more than 1048576 pixels"),
         ("id", "x", "annotation number 1 of the list: its id is 'x', it must be an integer"),
     ],
 )
@@ -149,6 +154,7 @@ def test_broken_annotations(tmp_path: Path, content: dict[str, Any], key: str, v
         load(tmp_path, content)
     assert str(error.value).startswith(f"{tmp_path / 'annotations.json'}: ")
     assert sentence in str(error.value)
+    assert len(str(error.value)) < 3000
 
 
 @pytest.mark.parametrize(
@@ -156,12 +162,14 @@ def test_broken_annotations(tmp_path: Path, content: dict[str, Any], key: str, v
     [
         ([], "it is no COCO annotation file"),
         ("{", "is not JSON"),
-        ("[" * 100000, "is not JSON"),
+        ("[" * 100000, "is not readable: it nests too deep"),
+        ("[" * 4_000_001, "is not readable: it holds more than 4000000 lists and objects"),
         ({"images": []}, "it has no list annotations"),
         ({"images": [3], "annotations": []}, "image number 0 of the list is no object"),
         ({"images": [{"id": 1, "width": 3}], "annotations": []}, "image 1: its height is None"),
         ({"images": [{"id": 1, "width": 0, "height": 3}], "annotations": []}, "an integer of at least 1"),
         ({"images": [{"id": 1, "width": 10**9, "height": 3}], "annotations": []}, "that is no picture"),
+        ({"images": [{"id": 1, "width": 1 << 16, "height": 1 << 16}], "annotations": []}, "that is no picture"),
         ({"images": [{"id": 1, "width": 3, "height": 3}] * 2, "annotations": []}, "its id is taken"),
         ({"images": [], "annotations": []}, "it is no DensePose annotation file"),
         ({"images": [], "annotations": [], "categories": 3}, "its categories are not a list"),
@@ -171,6 +179,18 @@ def test_broken_annotations(tmp_path: Path, content: dict[str, Any], key: str, v
 def test_broken_files(tmp_path: Path, change: Any, sentence: str) -> None:
     with pytest.raises(DensePoseEngineError, match=sentence):
         load(tmp_path, change)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "annotations.json").open("wb") as stream:
+        stream.truncate((512 << 20) + 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DensePoseEngineError, match="json has 536870913 bytes, at most 536870912 are read"):
+            Dataset.load(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_annotation_file(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from small_detector import CHANNELS, MAX_PEOPLE, SIDE, serialize, small_detector
 
 from densepose_engine import _core
 from densepose_engine.calibration.collect import activations as collecting
-from densepose_engine.calibration.collect import taps
 from densepose_engine.calibration.collect.activations import collect
 from densepose_engine.calibration.collect.images import choose
 from densepose_engine.calibration.place import points
@@ -302,15 +300,6 @@ def test_defaults_of_the_command_are_those_of_the_function() -> None:
 
     assert calibrate.DEFAULT_COUNT == collecting.DEFAULT_COUNT
     assert calibrate.DEFAULT_MIN_PEOPLE == collecting.DEFAULT_MIN_PEOPLE
-
-
-def test_calibration_does_not_reach_into_export_or_the_engine() -> None:
-    files = list(Path(taps.__file__).parent.glob("*.py"))
-    assert len(files) > 5
-    for path in files:
-        assert not re.search(
-            r"^\s*(from|import) .*\b(export|engine)\b(?!_)", path.read_text(encoding="utf-8"), re.MULTILINE
-        ), path.name
 
 
 def test_slow_pictures_are_saved_one_by_one(

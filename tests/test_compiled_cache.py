@@ -9,14 +9,17 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from descriptions import description
 
 from densepose_engine import DensePoseResult, Engine
 from densepose_engine.backends.openvino import compile as openvino_compile
 from densepose_engine.backends.openvino import compiled_cache
 from densepose_engine.backends.openvino.compiled_cache import CompiledCache, open_cache
+from densepose_engine.model.engine_file import EngineFile
 
 KEY = {"graph": "a", "section": "trunk"}
 OTHER_KEY = {"graph": "b", "section": "trunk"}
@@ -272,6 +275,21 @@ def test_a_load_that_fails_with_the_cache_is_tried_without(
     assert infer(demo_engine, tmp_path / "cache", picture) == infer(demo_engine, None, picture)
 
 
+@pytest.mark.parametrize(("folder", "removed"), [("densepose-engine", {"17.blob"}), ("shared", set())])
+def test_what_openvino_kept_before_is_removed_from_our_own_folder(
+    folder: str, removed: set[str], tmp_path: Path
+) -> None:
+    names = {"17.blob", "mine.blob", "1.blob.txt", "-1.blob", "123456789012345678901.blob"}
+    (tmp_path / folder).mkdir(mode=0o700)
+    for name in names:
+        (tmp_path / folder / name).write_bytes(b"blob")
+    with open_cache(tmp_path / folder) as cache:
+        assert cache is not None
+        cache.write(KEY, BLOB)
+        assert cache.read(KEY) == BLOB
+    assert {path.name for path in (tmp_path / folder).iterdir() if path.suffix != ".graph"} == names - removed
+
+
 def test_another_machine_or_release_is_another_key(
     demo_engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -280,28 +298,33 @@ def test_another_machine_or_release_is_another_key(
     core, extension = make_core(), tmp_path / "ops.so"
     extension.write_bytes(b"ops")
     payload = {"model.xml": b"xml", "model.bin": b"bin"}
-    first = openvino_compile.identity_of(core, payload, "2026.1-1", extension)
-    assert openvino_compile.identity_of(core, dict(reversed(payload.items())), "2026.1-1", extension) == first
+
+    def identity(payload: dict[str, bytes] = payload, version: str = "2026.1-1", ops: Path = extension) -> Any:
+        members = EngineFile("openvino", "fp32", description(), {}, payload).members
+        return openvino_compile.identity_of(core, members, version, ops)
+
+    first = identity()
+    assert identity(dict(reversed(payload.items()))) == first
     changed = [
-        openvino_compile.identity_of(core, {**payload, "model.bin": b"other"}, "2026.1-1", extension),
-        openvino_compile.identity_of(core, {"model.xml": b"xmlmodel.bin", "": b"bin"}, "2026.1-1", extension),
-        openvino_compile.identity_of(core, payload, "2026.1-2", extension),
+        identity({**payload, "model.bin": b"other"}),
+        identity({"model.xml": b"xmlmodel.bin", "": b"bin"}),
+        identity(version="2026.1-2"),
     ]
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    changed.append(openvino_compile.identity_of(core, payload, "2026.1-1", extension))
+    changed.append(identity())
     monkeypatch.undo()
     monkeypatch.setattr(openvino_compile, "_processor_features", lambda: "another")
-    changed.append(openvino_compile.identity_of(core, payload, "2026.1-1", extension))
+    changed.append(identity())
     monkeypatch.undo()
     (tmp_path / "other.so").write_bytes(b"other ops")
-    changed.append(openvino_compile.identity_of(core, payload, "2026.1-1", tmp_path / "other.so"))
+    changed.append(identity(ops=tmp_path / "other.so"))
     assert all(one != first for one in changed)
 
 
 _LOAD = """
 import sys
 from densepose_engine import Engine
-from densepose_engine.backends import compiled_cache
+from densepose_engine.backends.openvino import compiled_cache
 compiled_cache.MOST_BYTES = int(sys.argv[3])
 with Engine.load(sys.argv[1], cache_dir=sys.argv[2], warm_up=1, num_requests=1): pass
 """

@@ -39,6 +39,17 @@ def test_round_trip(path: Path) -> None:
     assert read_manifest(path).payload["model.bin"].size == 256 * 40
 
 
+def test_a_payload_is_hashed_once_when_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda data: hashed.append(len(data)) or sha256(data))
+    engine = read_engine_file(path)
+    assert engine.members == ENGINE.members and engine.manifest == ENGINE.manifest
+    assert sorted(hashed) == sorted(len(data) for data in ENGINE.payload.values())
+    other = replace(engine, payload={**engine.payload, "model.bin": b"other"})
+    assert other.members["model.bin"].sha256 == sha256(b"other").hexdigest()
+
+
 def test_the_same_engine_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
     write_engine_file(tmp_path / "again.engine", ENGINE)
     assert (tmp_path / "again.engine").read_bytes() == path.read_bytes()

@@ -6,8 +6,11 @@ import io
 import json
 import os
 import pickle
+import resource
+import struct
 import sys
 import types
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from densepose_engine import DensePoseEngineError, DensePoseResult, Engine, cli
 from densepose_engine.evaluation import convert_geodesics, surfaces
 from densepose_engine.evaluation.results import best_people
 from densepose_engine.evaluation.surfaces import GridSurface, SmplSurface
+from densepose_engine.files import npz
 
 STATISTICS = {"AP", "AP50", "AP75", "AR"}
 
@@ -282,6 +286,42 @@ def test_broken_surface_tables(tmp_path: Path, change: dict[str, np.ndarray], se
         GridSurface.load(tmp_path / "surface.npz")
 
 
+def test_tables_that_inflate_to_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (npz, surfaces):
+        monkeypatch.setattr(module, "_LEAST_LIMIT", 1 << 20)
+    path = tmp_path / "table.npz"
+    np.savez_compressed(path, **smpl_arrays() | {"distance": np.zeros(2 << 20, np.float32)})
+    with pytest.raises(DensePoseEngineError, match=r"at most \d+ are read of such a file"):
+        SmplSurface.load(path)
+    np.savez_compressed(path, grid=np.zeros((24, 1025, 1025), np.uint8), distance=np.zeros((1, 1)))
+    monkeypatch.undo()
+    with pytest.raises(DensePoseEngineError, match="1025 cells a side, at most 1024"):
+        GridSurface.load(path)
+
+
+def mat_file(*elements: tuple[int, bytes]) -> bytes:
+    """A MATLAB file of version 5: a header, and elements of a type and some bytes."""
+    body = b"".join(struct.pack("<II", kind, len(data)) + data for kind, data in elements)
+    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H2s", 0x0100, b"IM") + body
+
+
+def test_matlab_files_that_inflate_to_too_much_are_refused(
+    densepose_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surfaces, "_LEAST_LIMIT", 1 << 20)
+    monkeypatch.setattr(surfaces, "_CHUNK", 1 << 14)
+    path, half = densepose_files / "geodesics.mat", zlib.compress(bytes(600_000), 9)
+    path.write_bytes(mat_file((14, bytes(64)), (15, half)))
+    SmplSurface.load(path)
+    path.write_bytes(mat_file((15, half), (14, bytes(64)), (15, half)))
+    with pytest.raises(DensePoseEngineError, match=r"geodesics\.mat .* inflates to more than 1048576 bytes"):
+        SmplSurface.load(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="no regular file"):
+        SmplSurface.load(path)
+
+
 @pytest.fixture
 def densepose_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the DensePose project's three files, as SciPy (here a stand-in) and pickle give them."""
@@ -330,6 +370,22 @@ def test_the_converter_runs_nothing_from_a_pickle(densepose_files: Path) -> None
         convert_geodesics.convert(densepose_files, densepose_files / "geodesics.npz")
     assert not (densepose_files / "harm").exists()
     assert not (densepose_files / "geodesics.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7f\x85tR.",  # an array of 2**31 - 1 numbers
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01btR.",
+        b"\x80\x02Nr\xff\xff\xff\x3f.",  # kept under an index of a thousand million
+    ],
+)
+def test_the_converter_takes_no_memory_that_a_pickle_asks_for(attack: bytes, densepose_files: Path) -> None:
+    (densepose_files / "Pdist_matrix.pkl").write_bytes(attack)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DensePoseEngineError, match="not DensePose's geodesics"):
+        convert_geodesics.convert(densepose_files, densepose_files / "geodesics.npz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 17)  # KiB
 
 
 def test_array_pickles_of_every_protocol() -> None:

@@ -7,6 +7,7 @@ here and ``tests/oracle/test_evaluate_oracle.py``.
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import annotated_scenes as scenes
@@ -130,6 +131,31 @@ def test_coco_masks() -> None:
     crowd = picture(person((10, 10, 20, 20), None, segmentation, crowd=True))
     small = scenes.result([found([5, 5, 15, 15])], 40, 50)
     assert coco_gps().similarities(crowd, small).mask_iou[0, 0] == 25 / 100
+
+
+def test_a_box_far_beyond_the_picture_takes_no_more_memory_than_the_picture() -> None:
+    masks = (RunLengths.parse(scenes.run_lengths(np.ones((256, 256), bool))),)
+    everywhere = scenes.result([found([0, 0, 50, 40])], 40, 50)
+    huge = picture(person((-(1 << 23), -(1 << 23), 1 << 24, 1 << 24), [(100.0, 100.0, 1, 0.0, 0.0)], masks=masks))
+    tracemalloc.start()
+    try:
+        assert coco_gps().similarities(huge, everywhere).mask_iou[0, 0] == 1
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_masks_take_the_memory_of_one() -> None:
+    whole = RunLengths((4000, 4000), np.array([0, 16_000_000]))
+    crowd = [person((0, 0, 4000, 4000), [(0.0, 0.0, 1, 0.0, 0.0)], segmentation=whole)] * 20
+    annotated = picture(*crowd, height=4000, width=4000)
+    tracemalloc.start()
+    try:
+        similar = coco_gps().similarities(annotated, scenes.result([found([0, 0, 50, 40])], 4000, 4000))
+        assert tracemalloc.get_traced_memory()[1] < 5 * 16_000_000
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(similar.mask_iou, 2000 / 16_000_000)
 
 
 def test_distances_are_condensed_as_densepose_has_them() -> None:

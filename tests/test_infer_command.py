@@ -207,7 +207,9 @@ def test_a_folder_may_be_called_like_a_file(fake: FakeEngine) -> None:
 def test_of_a_video_another_file_is_refused(fake: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
     Path("v.mp4").write_bytes(bytes(100))
     assert main("infer", "fake.engine", "v.mp4", "-o", "out.gif") == cli.USAGE
-    assert "out.gif" in capsys.readouterr().err and not Path("out.gif").exists()
+    said = capsys.readouterr().err
+    assert "out.gif looks like a file" in said and "-o out.mp4" in said and "-o out)" in said
+    assert not Path("out.gif").exists() and not fake.loaded
     assert main("infer", "fake.engine", "v.mp4", "--skip-existing") == cli.USAGE
     assert "--skip-existing is for pictures" in capsys.readouterr().err
 
@@ -375,6 +377,8 @@ def _limited(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        # Python would leave the first 4 KB of what it compiles beside its sources, and believe them the next time.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )
 
@@ -403,20 +407,25 @@ def test_an_infer_without_room_says_so(demo_engine: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("option", ["--json", "--skip-existing"])
-def test_a_full_disk_behind_stdout_is_an_output_error(option: str, fake: FakeEngine) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout_is_an_output_error(unbuffered: str, option: str, fake: FakeEngine) -> None:
     script = _SLOW.format(tests=str(Path(__file__).parent)).replace('"npz"]', f'"npz", {option!r}]')
     script = script.replace("time.sleep(60)", "pass").replace('print("writing", flush=True)', "pass")
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-c", script]
-        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
     assert run.returncode == cli.BAD_OUTPUT
     errors = [line for line in run.stderr.splitlines() if "error" in line]
     assert errors == ["densepose-engine: error: cannot write to standard output: No space left on device"]
 
 
-def test_nobody_hears_the_remarks_and_the_work_goes_on(fake: FakeEngine) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nobody_hears_the_remarks_and_the_work_goes_on(unbuffered: str, fake: FakeEngine) -> None:
     script = _SLOW.format(tests=str(Path(__file__).parent)).replace("time.sleep(60)", "pass")
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        run = subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=full, check=False)
+        command = [sys.executable, "-c", script]
+        run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, env=env, check=False)
     assert run.returncode == 0
     assert files("out") == {"a.npz", "b.npz", "sub/a.npz"}

@@ -145,3 +145,16 @@ def test_build_requirements_are_read_as_pip_reads_them() -> None:
         import tomllib
     expected = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     assert module.build_requirements() == expected
+
+
+def test_what_was_built_is_not_linted_where_there_is_no_git_to_say_so(tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("build/lib/wrong.py", "dist/wrong.py", "out/wrong.py", "engine/right.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    command = [sys.executable, "-m", "ruff", "check", "--show-files", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    seen = [str(Path(line).relative_to(tmp_path)) for line in done.stdout.splitlines()]
+    assert [name for name in seen if name.endswith(".py")] == ["engine/right.py"]

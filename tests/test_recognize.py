@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from small_detector import serialize, small_detector
 
-from densepose_engine import Engine, EngineFileError, ImageError, cli
+from densepose_engine import Engine, EngineFileError, ImageError, cli, video
 from densepose_engine.files import heif, recognize
-from densepose_engine.files.recognize import mismatch, of_address
+from densepose_engine.files.recognize import mismatch, names_a_file, of_address
+from densepose_engine.outputs.kinds import OUTPUT_KINDS
 from densepose_engine.pictures.read import to_rgb_array
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -106,6 +107,16 @@ def test_truncated_archives_are_told_by_their_first_member(tmp_path: Path) -> No
     for kind in ("ENGINE", "CHECKPOINT"):
         (tmp_path / "x").write_bytes(CONTENTS[kind][:60])
         assert recognize.recognize(tmp_path / "x") is getattr(recognize, kind)
+
+
+def test_outputs_that_are_called_like_files(tmp_path: Path) -> None:
+    for suffix in (*video.SUFFIXES, *(f".{kind.suffix.rpartition('.')[2]}" for kind in OUTPUT_KINDS.values())):
+        assert names_a_file(tmp_path / f"a.b{suffix.upper()}"), suffix
+    for name in ("out.gif", "v.mp3", "v.y4m", "people.json", "x" * 300 + ".png"):
+        assert names_a_file(name), name
+    (tmp_path / "folder.png").mkdir()
+    for path in ("out", "results.2", "v1.0", ".mp4", str(tmp_path / "folder.png")):
+        assert not names_a_file(path), path
 
 
 def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import visualize_reference
 from PIL import Image
 
 from densepose_engine import DensePoseResult
+from densepose_engine.decoders.charts import PART_COLORS
 from densepose_engine.outputs import blending
-from densepose_engine.outputs.overlays import LAYERS, PART_COLOURS, draw, people_above
+from densepose_engine.visualize import draw, people_above
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
+
+LAYERS = ("parts", "u", "v", "contours", "boxes")
 
 
 def square(scores: tuple[float, ...] = (0.9,), parts: tuple[int, ...] = (2,)) -> DensePoseResult:
@@ -53,12 +56,12 @@ def test_nobody_and_no_opacity_change_nothing(what: str) -> None:
 
 
 def test_parts_have_their_colours() -> None:
-    assert len(np.unique(PART_COLOURS, axis=0)) == len(PART_COLOURS) == 24
+    assert len(np.unique(PART_COLORS, axis=0)) == len(PART_COLORS) == 24
     for part in (1, 13, 24):
         drawn = draw(GREY, square(parts=(part,)), "parts", alpha=1)
-        assert (drawn[20:100, 20:100] == PART_COLOURS[part - 1]).all()
+        assert (drawn[20:100, 20:100] == PART_COLORS[part - 1]).all()
     half = draw(GREY, square(parts=(2,)), "parts", alpha=0.5)
-    assert np.abs(half[50, 50] - (PART_COLOURS[1] / 2 + 64)).max() <= 0.5
+    assert np.abs(half[50, 50] - (PART_COLORS[1] / 2 + 64)).max() <= 0.5
 
 
 def test_the_higher_score_is_on_top_and_opacity_does_not_add_up() -> None:

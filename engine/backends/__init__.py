@@ -6,7 +6,7 @@ A backend module offers::
     load(engine: EngineFile, **options) -> Session                    # BackendUnavailable, EngineFileError
     versions() -> dict[str, str]
     PRECISIONS: what ``build`` takes; LAYOUT: how it wants the custom nodes' features; TARGET: whose rules for Q/DQ
-    FUSES_ENDS: whether the graph takes bytes and gives all maps in one tensor (``export.layout``)
+    FUSES_ENDS: whether the graph takes bytes and gives all maps in one tensor (``compile.layout``)
 """
 
 from __future__ import annotations

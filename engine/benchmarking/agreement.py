@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..decoders import DetectionResult
 from ..evaluation.people import compare_patches, match_people
-from ..result import DensePoseResult
 from ..wording import percent
 
 
@@ -47,7 +47,7 @@ class Agreement:
         )
 
 
-def compare_results(pairs: Iterable[tuple[DensePoseResult, DensePoseResult]]) -> Agreement:
+def compare_results(pairs: Iterable[tuple[DetectionResult, DetectionResult]]) -> Agreement:
     """Compare pipelines. ``pairs``: what the two sides found in each picture."""
     counts = [0, 0]
     ious: list[float] = []

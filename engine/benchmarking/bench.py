@@ -10,10 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ..decoders import DetectionResult
 from ..engine import Engine
 from ..errors import InferenceError
 from ..model.engine_file import Manifest, read_manifest
-from ..result import DensePoseResult
 from .agreement import compare_results
 from .footprint import footprint
 from .machine import Watch, describe_machine
@@ -29,7 +29,7 @@ class Contender(Protocol):
 
     precision: str
 
-    def infer(self, image: np.ndarray, **settings: Any) -> DensePoseResult: ...
+    def infer(self, image: np.ndarray, **settings: Any) -> DetectionResult: ...
 
     def close(self) -> None: ...
 

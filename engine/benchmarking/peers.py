@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..decoders import DetectionResult
 from ..engine import Engine
 from ..errors import require
 from ..model.description import ModelDescription
 from ..model.engine_file import EngineFile, read_manifest
-from ..result import DensePoseResult
 from .machine import usable_cores
 
 _READS_GRAPHS = (("onnx", "build"), ("onnx_ir", "build"))
@@ -85,7 +85,7 @@ class Peer:
         self.precision = engine.precision
         self.note = note
 
-    def infer(self, image: np.ndarray, **settings: Any) -> DensePoseResult:
+    def infer(self, image: np.ndarray, **settings: Any) -> DetectionResult:
         return self._engine.infer(image, **settings)
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..wording import megabytes, printable
-from .stages import STAGES
 
 _BAR = 30
 
@@ -90,8 +89,7 @@ def _latency(values: Mapping[str, Any]) -> str:
 def _profile(profile: Mapping[str, Any]) -> Iterator[str]:
     yield f"=== Stages (a run of its own, {profile['frames']} frames; counting costs time) ==="
     total = profile["total_ms"]
-    for stage in STAGES:
-        value = profile["stages_ms"][stage]
+    for stage, value in profile["stages_ms"].items():
         share = value / total
         yield f"{stage:16}{value:9.3f} ms {share:6.1%}  {'#' * round(_BAR * max(share, 0))}"
     yield f"{'frame':16}{total:9.3f} ms"

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..decoders.base import patch_size
+from ..decoders.charts import DensePoseResult
 from ..export.checkpoint.load import load_checkpoint, load_weights
 from ..export.config.model_config import PoolerConfig, load_config
 from ..export.model import DensePoseRCNN
 from ..pictures.read import letterbox_size, padded_size, shortest_edge_size
-from ..result import DensePoseResult, patch_size
 
 _LARGEST_LOG = float(np.log(1000.0 / 16))
 _DIVISOR = 32

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ImageError
+from ..decoders import DECODERS, result_class
+from ..errors import EngineFileError, ImageError
 from ..files.heif import can_read_heif
 from ..files.output_files import OutputError, check_outputs
-from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, kind_of_suffix, mismatch, recognize
-from ..outputs.kinds import IUV_ORDERS, OUTPUT_KINDS, Look, outputs_of
+from ..files.recognize import EMPTY, ENGINE, FOLDER, HEIC, PICTURE, VIDEO, expect, mismatch, names_a_file, recognize
+from ..model.engine_file import read_manifest
+from ..outputs.kinds import IUV_ORDERS, NPZ, OUTPUT_KINDS, Look, OutputKind, kinds_of, outputs_of
 from ..pictures.find import Picture, frames_remark
 from ..video import is_video
 from ..wording import printable
@@ -32,8 +33,10 @@ DEFAULT_OUTPUT = Path("out")
 _SETTINGS = ("score_threshold", "nms_threshold", "max_people", "max_proposals")
 # One frame being resized, one in the network, one whose charts are decoded.
 _VIDEO_REQUESTS = 3
-# Beside those of files.recognize: what nobody calls a folder.
-_FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".xml", ".svg", ".npy", ".parquet")
+
+
+def _of_each_kind() -> str:
+    return "; ".join(f"{decoder.kind} {','.join(kinds_of(decoder.result))}" for decoder in DECODERS.values())
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -71,6 +74,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-proposals", type=count, metavar="N", help="regions that are looked at; fewer is faster and finds less"
     )
 
+    settings.add_argument(
+        "--mesh",
+        metavar="NAME",
+        help="of a network with embeddings: the mesh that everybody is looked for on (default: that of their class)",
+    )
+
     runtime = parser.add_argument_group("runtime")
     runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
     runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
@@ -103,7 +112,10 @@ def _add_output_arguments(parser: ArgumentParser) -> None:
         "one kind, also the FILE (result.png: parts)",
     )
     output.add_argument(
-        "--save", type=_kinds, metavar="KIND,...", help=f"which files (default: {','.join(OUTPUT_KINDS)})"
+        "--save",
+        type=_kinds,
+        metavar="KIND,...",
+        help=f"which of {','.join(OUTPUT_KINDS)} (default: all that the network has: {_of_each_kind()})",
     )
     existing = output.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="overwrite outputs")
@@ -127,6 +139,7 @@ def _add_output_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     # Everything that can be found wrong is found before the engine is loaded and before the first file is written.
     expect(arguments.engine, ENGINE)
+    arguments.kinds = _kinds_of_engine(arguments.engine, arguments.save)
     settings = {name: getattr(arguments, name) for name in _SETTINGS}
     if any(is_video(path) and not path.is_dir() for path in arguments.pictures):
         return _run_video(arguments, settings)
@@ -159,6 +172,21 @@ def run(arguments: Namespace) -> int:
     if tally.nothing_written:
         raise OutputError("of no picture could the results be written")
     return 1 if tally.failed else 0
+
+
+def _kinds_of_engine(engine: Path, chosen: Sequence[str] | None) -> Mapping[str, OutputKind]:
+    """What an engine's results can be made into. Raises ``ValueError`` where what was chosen is not among that."""
+    model = read_manifest(engine).model
+    try:
+        kinds = kinds_of(result_class(model.decoder.kind))
+    except ValueError as error:
+        raise EngineFileError(f"{engine}: its manifest is wrong: {error}; build it again") from error
+    if missing := [kind for kind in chosen or () if kind not in kinds]:
+        raise ValueError(
+            f"--save {','.join(missing)}: {engine} is a network with {model.decoder.kind}, of whose results there are "
+            f"{', '.join(kinds)}"
+        )
+    return kinds
 
 
 def _thresholds(engine: Engine, chosen: float | None) -> Thresholds:
@@ -201,14 +229,14 @@ def _plan(arguments: Namespace) -> _Plan:
     """Raises ValueError, FileNotFoundError and ``OutputError``: what would go wrong after the work."""
     output: Path | None = arguments.output
     saving = not arguments.json or output is not None or arguments.save is not None
-    if output is not None and _names_a_file(output):
+    if output is not None and names_a_file(output):
         pictures = pictures_of(arguments.pictures, arguments.quiet)
-        jobs = [_single_job(pictures, output, arguments.save)]
+        jobs = [_single_job(pictures, output, arguments.save, arguments.kinds)]
         place: Path | None = output.parent
     else:
         place = (output or DEFAULT_OUTPUT) if saving else None
         pictures = pictures_of(arguments.pictures, arguments.quiet, place)
-        kinds = arguments.save or tuple(OUTPUT_KINDS)
+        kinds = arguments.save or tuple(arguments.kinds)
         jobs = [(one, outputs_of(one, place, kinds) if place is not None else {}) for one in pictures]
     found = len(jobs)
     if arguments.skip_existing:
@@ -224,23 +252,16 @@ def _plan(arguments: Namespace) -> _Plan:
     return _Plan(jobs, place, found - len(jobs))
 
 
-def _names_a_file(output: Path) -> bool:
-    """Whether ``-o`` is meant as a file: "result.png" is, "results.2" is not."""
-    suffix = output.suffix.lower()
-    known = kind_of_suffix(suffix) is not None or suffix in _FILE_SUFFIXES
-    return known and not os.path.isdir(output)  # noqa: PTH112 (Path.is_dir raises where a name is too long)
-
-
 def _single_job(
-    pictures: Sequence[Picture], output: Path, kinds: Sequence[str] | None
+    pictures: Sequence[Picture], output: Path, kinds: Sequence[str] | None, known: Mapping[str, OutputKind]
 ) -> tuple[Picture, dict[str, Path]]:
     """The one picture and the one file that it becomes. Raises ValueError where that is not what was asked for."""
     way_out = f"-o {output.with_suffix('')} names a folder"
-    suffixes = {kind: f".{made.suffix.rpartition('.')[2]}" for kind, made in OUTPUT_KINDS.items()}
+    suffixes = {kind: f".{made.suffix.rpartition('.')[2]}" for kind, made in known.items()}
     if kinds is None:  # as of a video: the first kind that is such a file
         kinds = [kind for kind, suffix in suffixes.items() if suffix == output.suffix.lower()][:1]
     if not kinds or any(suffixes[kind] != output.suffix.lower() for kind in kinds):
-        made = ", ".join(f"{kind} ({suffixes[kind]})" for kind in kinds or OUTPUT_KINDS)
+        made = ", ".join(f"{kind} ({suffixes[kind]})" for kind in kinds or known)
         raise ValueError(
             f"-o {output} is the name of a file, and no {output.suffix} is made here, but {made}; {way_out}"
         )
@@ -270,19 +291,13 @@ def _run_video(arguments: Namespace, settings: dict[str, float | int | None]) ->
     from ..outputs.overlays import SCORE_THRESHOLD
     from . import infer_video
 
-    output: Path | None = arguments.output
-    if output is not None and _names_a_file(output) and not is_video(output):
-        raise ValueError(
-            f"-o {output} is no name of a video; -o {output.with_suffix('.mp4')} is one, and "
-            f"-o {output.with_suffix('')} names a folder"
-        )
     if arguments.skip_existing:
         raise ValueError("--skip-existing is for pictures; a video is worked on from its beginning, with --force anew")
     for path in arguments.pictures:
         if (sentence := mismatch(path, VIDEO, PICTURE)) is not None:
             raise ImageError(sentence)
     chosen = arguments.score_threshold
-    if chosen is None and not arguments.json and "npz" not in (arguments.save or ()):
+    if chosen is None and not arguments.json and NPZ not in (arguments.save or ()):
         settings["score_threshold"] = SCORE_THRESHOLD  # nobody sees the others, and each costs time
     arguments.look = Look(SCORE_THRESHOLD if chosen is None else chosen, arguments.iuv_order)
     return infer_video.run(arguments, DEFAULT_OUTPUT, lambda: _load(arguments, _VIDEO_REQUESTS), settings)
@@ -293,8 +308,10 @@ def _load(arguments: Namespace, num_requests: int) -> Engine:
 
     with Stages(enabled=not arguments.quiet) as stages:
         stages(f"loading {arguments.engine.name}")
+        mesh = {} if arguments.mesh is None else {"mesh": arguments.mesh}
         return Engine.load(
             arguments.engine,
+            **mesh,
             device=arguments.device,
             num_threads=arguments.threads,
             num_requests=num_requests,

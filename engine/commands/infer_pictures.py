@@ -19,8 +19,8 @@ from ..wording import printable
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..decoders import DetectionResult
     from ..engine import Engine
-    from ..result import DensePoseResult
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Outcome:
     """
 
     picture: Picture
-    result: DensePoseResult | None = None
+    result: DetectionResult | None = None
     milliseconds: float = 0.0
     total_milliseconds: float = 0.0
     drawn: int = 0
@@ -119,7 +119,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _write(
-    rgb: np.ndarray, result: DensePoseResult, look: Look, targets: Mapping[str, Path], place: Path | None
+    rgb: np.ndarray, result: DetectionResult, look: Look, targets: Mapping[str, Path], place: Path | None
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """The files that were written; and, where one could not be, what ``Outcome`` says of it."""
     written: dict[str, Path] = {}

@@ -24,8 +24,8 @@ from .video_outputs import VideoOutput, planned_outputs, sound_wanted
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..decoders import DetectionResult
     from ..engine import Engine
-    from ..result import DensePoseResult
 
 _SOME_FAILED = 1
 
@@ -163,7 +163,7 @@ def _report(
 
 def infer_video(
     engine: Engine, reader: VideoReader, settings: dict[str, Any]
-) -> Iterator[tuple[int, np.ndarray, DensePoseResult]]:
+) -> Iterator[tuple[int, np.ndarray, DetectionResult]]:
     """Time (in units of the reader's), frame and result of each frame; decoding runs ahead in a thread of its own."""
     times: deque[int] = deque()
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..compile.layer_precision import REASONS, fell_back, float_layers, int8_mac_share
+from ..decoders import DECODERS
 from ..model.compiled import Int8Description, Layer
+from ..model.decoder import DecoderDescription
 from ..model.description import InputDescription
 from ..model.engine_file import Manifest, read_manifest
 from ..wording import megabytes, percent, printable
@@ -56,6 +58,7 @@ def summary(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for label in ("defaults", "capacity"):
         yield label, ", ".join(f"{name} {value}" for name, value in content[label].items())
     yield "maps", ", ".join(model.maps)
+    yield "decoder", _decoder(model.decoder)
     for label, value in model.provenance.items():
         yield f"from {label}", _flat(value)
     if model.int8 is not None:
@@ -109,6 +112,13 @@ def layer_lines(layers: Sequence[Layer], quantised: bool) -> Iterator[str]:
             f"  {layer.name:{width}}  {layer.precision:9}{layer.macs / 1e6:10.2f}"
             f"{100 * layer.macs / total:7.2f}%  {layer.kernel}"
         )
+
+
+def _decoder(description: DecoderDescription) -> str:
+    try:
+        return DECODERS[description.kind].summary(description)
+    except (KeyError, ValueError):  # of another version, or damaged: whoever loads it is told
+        return f"{description.kind}, which this version does not know"
 
 
 def _quantised(int8: Int8Description) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import mimetypes
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,17 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..files.output_files import OutputError, atomic_output, check_outputs
-from ..outputs.kinds import OUTPUT_KINDS, Look
-from ..pictures.find import SUFFIXES as PICTURE_SUFFIXES
+from ..files.recognize import names_a_file
+from ..outputs.kinds import NPZ, OUTPUT_KINDS, Look
 from ..video import LOSSLESS_SUFFIXES, SUFFIXES, SoundPacket, VideoReader, VideoWriter, is_video
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..result import DensePoseResult
+    from ..decoders import DetectionResult
 
-#: What holds values and no picture to look at: any change by a codec would be a wrong value.
-DATA = ("iuv", "npz")
 _DIGITS = 6
 
 
@@ -37,7 +34,7 @@ class VideoOutput(Protocol):
     def begin(self, reader: VideoReader) -> None:
         """Open it, before the work: what can fail fails here. Raises ``OutputError``."""
 
-    def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
+    def write(self, at: int, frame: np.ndarray, result: DetectionResult) -> None:
         """Add a frame. Raises ``OutputError``; then the output is gone or, of single files, keeps what it has."""
 
     def write_sound(self, packets: Sequence[SoundPacket]) -> None:
@@ -60,19 +57,19 @@ def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOut
     if len(arguments.pictures) != 1:
         raise ValueError("a video is worked on alone; give one video, or pictures")
     (source,) = arguments.pictures
-    kinds: Sequence[str] = arguments.save or ("parts",)
+    kinds: Sequence[str] = arguments.save or tuple(arguments.kinds)[:1]
     if arguments.json and arguments.output is None and arguments.save is None:
         return []
     path: Path | None = arguments.output
-    if path is not None and _names_a_file(path):
+    if path is not None and names_a_file(path):
         return [_one_file(path, source, kinds, arguments)]
     folder = path or default_folder
     # A folder that was named gets what the pictures' folder gets; without a name, one file is easier to find.
-    frames = [kind for kind in kinds if kind == "npz" or (kind == "iuv" and path is not None)]
+    frames = [kind for kind in kinds if kind == NPZ or (OUTPUT_KINDS[kind].data and path is not None)]
     videos = [kind for kind in kinds if kind not in frames]
     planned: list[VideoOutput] = []
     for kind in videos:
-        suffix = LOSSLESS_SUFFIXES[0] if kind in DATA else ".mp4"
+        suffix = LOSSLESS_SUFFIXES[0] if OUTPUT_KINDS[kind].data else ".mp4"
         planned.append(_video(folder / f"{source.stem}.{kind}{suffix}", source, kind, arguments))
     if frames:
         files = FrameFiles(folder, source.stem, frames, arguments.look)
@@ -81,29 +78,21 @@ def planned_outputs(arguments: Namespace, default_folder: Path) -> list[VideoOut
     return planned
 
 
-def _names_a_file(path: Path) -> bool:
-    """Whether -o is meant as one file: it has a video's suffix, or that of another known kind of file."""
-    if path.is_dir():
-        return False
-    known = mimetypes.guess_type(path.name)[0] is not None or path.suffix.lower() in (*PICTURE_SUFFIXES, ".npz")
-    return is_video(path) or known
-
-
 def _one_file(path: Path, source: Path, kinds: Sequence[str], arguments: Namespace) -> VideoOutput:
     if not is_video(path):
         raise ValueError(
             f"-o {path} looks like a file, but no video can be written as *{path.suffix}: use one of "
-            f"{', '.join(SUFFIXES)}, or name a folder"
+            f"{', '.join(SUFFIXES)} (-o {path.with_suffix('.mp4')}), or name a folder (-o {path.with_suffix('')})"
         )
     if len(kinds) > 1:
         raise ValueError(f"-o {path} is one file, and {','.join(kinds)} are several; name a folder, or save one kind")
-    if kinds[0] == "npz":
-        raise ValueError(f"npz is a file of every frame and does not fit into {path}; name a folder")
+    if kinds[0] == NPZ:
+        raise ValueError(f"{NPZ} is a file of every frame and does not fit into {path}; name a folder")
     return _video(path, source, kinds[0], arguments)
 
 
 def _video(path: Path, source: Path, kind: str, arguments: Namespace) -> VideoOutput:
-    if kind in DATA and path.suffix.lower() not in LOSSLESS_SUFFIXES:
+    if OUTPUT_KINDS[kind].data and path.suffix.lower() not in LOSSLESS_SUFFIXES:
         raise ValueError(
             f"{path} would be compressed with losses, which turn the IUV image's part numbers into others: name a "
             f"{' or '.join(LOSSLESS_SUFFIXES)} file, which is written without losses (FFV1), or a folder, which gets a "
@@ -130,7 +119,7 @@ class VideoFile:
             temporary,
             reader.rate,
             reader.time_base,
-            lossless=self._kind in DATA,
+            lossless=OUTPUT_KINDS[self._kind].data,
             sound=reader.sound_streams,
             lead=reader.sound_lead,
         )
@@ -141,7 +130,7 @@ class VideoFile:
             self._drop(error)
         self._writer = writer
 
-    def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
+    def write(self, at: int, frame: np.ndarray, result: DetectionResult) -> None:
         render = OUTPUT_KINDS[self._kind].render
         assert self._writer is not None and render is not None
         try:
@@ -211,7 +200,7 @@ class FrameFiles:
     def begin(self, reader: VideoReader) -> None:
         self._time_base = reader.time_base
 
-    def write(self, at: int, frame: np.ndarray, result: DensePoseResult) -> None:
+    def write(self, at: int, frame: np.ndarray, result: DetectionResult) -> None:
         for kind, output in self._kinds.items():
             with atomic_output(self._file(self.count, kind)) as temporary:
                 output.save(frame, result, self._look, temporary)

@@ -151,7 +151,7 @@ def quantized_graph(graph: str | os.PathLike[str], target: str, int8: Int8Option
 
     Args:
         graph: path of the ONNX file that ``export`` wrote.
-        target: a key of ``calibration.quantize.TARGETS``, "openvino" or "tensorrt".
+        target: a key of ``calibration.place.quantize.TARGETS``, "openvino" or "tensorrt".
 
     Its metadata are the graph's, and under "int8" what was placed. Errors as ``build_engine``.
     """

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backends import backend_module
+from ..decoders import DetectionResult
 from ..engine import Engine
 from ..errors import DensePoseEngineError
 from ..evaluation.drift import drift, drift_percent
 from ..evaluation.yardstick import Yardstick
-from ..result import DensePoseResult
 from .build import compile_graph, describe_int8
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def trials_without_labels(
 ) -> Trials:
     """The drop is ``drift_percent`` on pictures, uint8 RGB arrays; ``advance`` gets how many are done, 0 first."""
 
-    def score(engine: Engine) -> list[DensePoseResult]:
+    def score(engine: Engine) -> list[DetectionResult]:
         results = []
         advance(0)
         for done, picture in enumerate(pictures, 1):
@@ -107,7 +107,7 @@ def trials_without_labels(
             advance(done)
         return results
 
-    def loss(reference: list[DensePoseResult], other: list[DensePoseResult]) -> float:
+    def loss(reference: list[DetectionResult], other: list[DetectionResult]) -> float:
         return drift_percent(drift(reference, other))
 
     return Trials(quantizer, description, score, loss)

@@ -28,7 +28,7 @@ __all__ = ["Diagnosis", "Finding", "Package", "diagnose"]
 OK, MISSING, BROKEN, NOTE = "ok", "missing", "broken", "note"
 _PATIENCE = 120.0  # seconds for an import
 _LOAD_PATIENCE = 600.0  # and for an engine, which may be compiled on a slow board
-_PLUGIN = Path(__file__).resolve().parent / "libdensepose_openvino.so"
+_PLUGIN = Path(__file__).resolve().parents[1] / "libdensepose_openvino.so"
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..decoders import DetectionResult
 from ..engine import Engine
 from ..errors import DensePoseEngineError, ImageError
 from ..pictures.read import to_rgb_array
-from ..result import DensePoseResult
 from .annotations import AnnotatedPicture, Dataset
 from .average_precision import STATISTICS, Match, Ranking, paired_bootstrap
 from .boxes import boxes_xywh, score_boxes
@@ -148,7 +148,7 @@ class Evaluator:
         self._gps: list[Match] = []
         self._gpsm: list[Match] = []
 
-    def add(self, picture: AnnotatedPicture, result: DensePoseResult) -> None:
+    def add(self, picture: AnnotatedPicture, result: DetectionResult) -> None:
         """One more picture. Raises ``DensePoseEngineError`` where the annotations lack what the definition needs."""
         self._definition.check(picture)
         found = best_people(result, self._max_people)

@@ -8,17 +8,19 @@ stretched over the box.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DensePoseEngineError
+from ..files.fields import shown
+from ..files.reading import TooLargeError, parse_json, read_regular
 from ..result import PARTS
 from .rle import Polygons, RunLengths
 
@@ -26,7 +28,11 @@ MASK_SIZE = (256, 256)
 MAX_MASKS = 14
 _POINT_KEYS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
 _MAX_SIDE = 1 << 16  # pixels
+_MOST_PIXELS = 1 << 28  # of a picture: masks have as many
 _MOST_AREA = 1e18  # more than any picture has
+_MOST_NUMBER = 1 << 24  # of boxes and points: float32 cannot count pixels further
+#: Ten times what the largest files of COCO have.
+_MOST_BYTES, _MOST_CONTAINERS = 512 << 20, 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +124,13 @@ class Dataset:
             hint = "" if annotations is not None else "; --annotations names another file"
             raise FileNotFoundError(f"there is no annotation file {path}{hint}")
         try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+            content = parse_json(read_regular(path, _MOST_BYTES), _MOST_CONTAINERS, constants=True)
+        except TooLargeError as error:
+            raise DensePoseEngineError(f"{path} {error}") from error
+        except (JSONDecodeError, UnicodeDecodeError) as error:
             raise DensePoseEngineError(f"{path} is not JSON, it may be truncated ({error})") from error
+        except ValueError as error:
+            raise DensePoseEngineError(f"{path} is not readable: {error}") from error
         try:
             pictures = _pictures(content, Path(images) if images is not None else Path(folder))
         except ValueError as error:
@@ -157,7 +167,7 @@ def _pictures(content: Any, folder: Path) -> list[AnnotatedPicture]:
     for image_id, image in images.items():
         name = image.get("file_name")
         if not isinstance(name, str) or not name or "\0" in name:
-            raise ValueError(f"image {image_id}: its file_name is {name!r}, it must be a path")
+            raise ValueError(f"image {image_id}: its file_name is {shown(name)}, it must be a path")
         size = sizes[image_id]
         pictures.append(AnnotatedPicture(image_id, name, folder / name, *size, tuple(people[image_id])))
     return pictures
@@ -182,7 +192,7 @@ def _annotation(entry: Mapping[str, Any], where: str, n: int, size: tuple[int, i
         raise ValueError(f"{where}: its bbox has a negative width or height")
     area = entry.get("area", width * height)
     if type(area) not in (int, float) or not 0 <= area <= _MOST_AREA:
-        raise ValueError(f"{where}: its area is {area!r}, it must be a number of at least 0")
+        raise ValueError(f"{where}: its area is {shown(area)}, it must be a number of at least 0")
     return Annotation(
         id=_integer(entry, "id", where, least=None) if "id" in entry else n,
         box=(x, y, width, height),
@@ -240,7 +250,7 @@ def _object(entry: Any, kind: str, n: int) -> tuple[Mapping[str, Any], str]:
 
 def _size(image: Mapping[str, Any], where: str) -> tuple[int, int]:
     height, width = (_integer(image, key, where, least=1) for key in ("height", "width"))
-    if max(height, width) > _MAX_SIDE:
+    if max(height, width) > _MAX_SIDE or height * width > _MOST_PIXELS:
         raise ValueError(f"{where}: its size is {width} x {height}, that is no picture")
     return height, width
 
@@ -249,7 +259,7 @@ def _integer(entry: Mapping[str, Any], key: str, where: str, least: int | None) 
     value = entry.get(key)
     if type(value) is not int or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"{where}: its {key} is {value!r}, it must be an integer{bound}")
+        raise ValueError(f"{where}: its {key} is {shown(value)}, it must be an integer{bound}")
     return value
 
 
@@ -265,4 +275,6 @@ def _numbers(entry: Mapping[str, Any], key: str, where: str, count: int | None =
         array = np.full(1, math.inf)
     if not np.isfinite(array).all():
         raise ValueError(f"{where}: its {key} has values that are not finite")
+    if (np.abs(array) > _MOST_NUMBER).any():
+        raise ValueError(f"{where}: its {key} has values beyond {_MOST_NUMBER}, farther than any picture reaches")
     return array

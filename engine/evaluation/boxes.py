@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..result import DensePoseResult
+from ..decoders import DetectionResult
 from .annotations import AnnotatedPicture
 from .average_precision import STATISTICS, THRESHOLDS, Match
 from .rle import coco_tools
@@ -17,7 +17,7 @@ from .rle import coco_tools
 _EVERY_AREA = [0, 1e10]  # pixels squared
 
 
-def boxes_xywh(found: DensePoseResult) -> np.ndarray:
+def boxes_xywh(found: DetectionResult) -> np.ndarray:
     """float64 [N, 4]: x, y, width, height, subtracted in float32 as detectron2 does before it scores."""
     boxes = found.boxes.copy()
     boxes[:, 2:] -= boxes[:, :2]

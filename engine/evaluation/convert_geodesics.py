@@ -19,22 +19,37 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DensePoseEngineError, require
+from ..errors import DensePoseEngineError
 from ..files.output_files import atomic_output
-from .surfaces import SmplSurface
+from ..files.reading import open_regular
+from .surfaces import SmplSurface, load_mat
 
 FILES = ("SMPL_subdiv.mat", "SMPL_SUBDIV_TRANSFORM.mat", "Pdist_matrix.pkl")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+# The decoder that is written in Python: the other one takes memory for any number that the file calls an index.
+class _ArrayUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.empty(0).__reduce__()[0]  # wherever this numpy has it
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+            return _empty_array
+        if (module, name) == ("numpy", "ndarray"):
+            return _Ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
         if (module, name) == ("_codecs", "encode"):
             return _encode
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays have no need of")
+
+
+class _Ndarray:
+    """Stands for numpy.ndarray, which could be asked for an array of any size."""
+
+
+def _empty_array(kind: object, shape: object, typecode: object) -> np.ndarray:
+    """What pickled arrays begin as; their contents, which are checked against their shape, come afterwards."""
+    if kind is not _Ndarray or shape != (0,):
+        raise pickle.UnpicklingError("it asks for an array without contents")
+    return np.empty(0)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -54,11 +69,10 @@ def convert(folder: Path, output: Path) -> None:
     for name in FILES:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {folder / name}")
-    loadmat = require("scipy.io", purpose="reading .mat files").loadmat
+    vertices, merge = load_mat(folder / FILES[0]), load_mat(folder / FILES[1])
     try:
-        vertices = loadmat(folder / FILES[0])
-        merged = loadmat(folder / FILES[1])["index"].reshape(-1)
-        with (folder / FILES[2]).open("rb") as stream:
+        merged = merge["index"].reshape(-1)
+        with open_regular(folder / FILES[2]) as stream:
             distance = _ArrayUnpickler(stream, encoding="latin1").load()["Pdist_matrix"].reshape(-1)
         arrays = {
             "u": vertices["U_subdiv"].reshape(-1).astype(np.float64),
@@ -68,7 +82,7 @@ def convert(folder: Path, output: Path) -> None:
             "distance": distance.astype(np.float32),
         }
         SmplSurface(**arrays)
-    except Exception as error:  # SciPy's and pickle's readers raise all kinds
+    except Exception as error:  # pickle's reader raises all kinds
         raise DensePoseEngineError(f"the files in {folder} are not DensePose's geodesics: {error}") from error
     with atomic_output(output) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)

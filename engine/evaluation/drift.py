@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..result import DensePoseResult
+from ..decoders import DetectionResult
 from .people import compare_patches, match_people
 from .results import best_people
 
@@ -41,7 +41,7 @@ class Drift:
     """Mean absolute difference."""
 
 
-def drift(reference: Iterable[DensePoseResult], other: Iterable[DensePoseResult], max_people: int = 20) -> Drift:
+def drift(reference: Iterable[DetectionResult], other: Iterable[DetectionResult], max_people: int = 20) -> Drift:
     """Compare two results of each picture, given in the same order.
 
     Args:
@@ -65,7 +65,7 @@ class DriftMeter:
         self._only_reference, self._only_other = 0, 0
         self._by_picture: list[tuple[int, float]] = []
 
-    def add(self, reference: DensePoseResult, other: DensePoseResult) -> None:
+    def add(self, reference: DetectionResult, other: DetectionResult) -> None:
         """One more picture."""
         a, b = best_people(reference, self._max_people), best_people(other, self._max_people)
         pairs = match_people(a, b, SCORE)
@@ -96,6 +96,6 @@ def drift_percent(moved: Drift) -> float:
     return 100 * (1 - moved.matched * moved.part_agreement / people) if people else 0.0
 
 
-def _missed(found: DensePoseResult, matched: set[int]) -> int:
+def _missed(found: DetectionResult, matched: set[int]) -> int:
     """How many people of ``SCORE`` or more are not matched."""
     return sum(1 for k, score in enumerate(found.scores) if score >= SCORE and k not in matched)

@@ -19,17 +19,21 @@ nobody annotated      found people are wrong              found people are ignor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from ..decoders import DetectionResult
+from ..decoders.charts import DensePoseResult, Person
 from ..errors import DensePoseEngineError
-from ..result import DensePoseResult, Person
 from .annotations import MASK_SIZE, AnnotatedPicture, Annotation
 from .average_precision import Match, match_best, match_densepose
 from .boxes import box_iou, boxes_xywh
 from .surfaces import GridSurface, SmplSurface
+
+_VALUES_AT_A_TIME = 1 << 20
 
 #: Metres: the k of ``SimpleGps``, at which a point 0.3 m off counts a half.
 KAPPA = 0.255
@@ -62,10 +66,10 @@ class GpsDefinition(Protocol):
     def check(self, picture: AnnotatedPicture) -> None:
         """Raise ``DensePoseEngineError`` for a picture whose annotations lack what the definition needs."""
 
-    def similarities(self, picture: AnnotatedPicture, found: DensePoseResult) -> Similarities:
+    def similarities(self, picture: AnnotatedPicture, found: DetectionResult) -> Similarities:
         """Of everybody found and everybody annotated."""
 
-    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DensePoseResult) -> Match:
+    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         """Who is right, by either similarity."""
 
 
@@ -86,12 +90,13 @@ class SimpleGps:
                         "--gps coco leaves people without points out"
                     )
 
-    def similarities(self, picture: AnnotatedPicture, found: DensePoseResult) -> Similarities:
+    def similarities(self, picture: AnnotatedPicture, found: DetectionResult) -> Similarities:
+        people = _with_charts(found)
         points = _PointsOfPicture(picture, units=256)
         truth = self._surface.points(points.part, points.u, points.v)
         gps = np.zeros((len(found), len(picture.annotations)))
         for k in range(len(found)):
-            person = found.person(k)
+            person = people.person(k)
             x = points.x.astype(np.int64) - person.x
             y = points.y.astype(np.int64) - person.y
             hit, part, u, v = _at(person, x, y)
@@ -99,10 +104,11 @@ class SimpleGps:
             distance = self._surface.distance(truth[hit], self._surface.points(part, u, v))
             value[hit] = np.exp(-(distance**2) / (2 * KAPPA**2))
             gps[k] = points.means(value)
-        masks = [a.segmentation.decode() for a in picture.annotations if a.segmentation is not None]
-        return Similarities(gps, _mask_ious(masks, [False] * len(masks), found))
+        outlines = [a.segmentation for a in picture.annotations if a.segmentation is not None]
+        masks = (outline.decode() for outline in outlines)
+        return Similarities(gps, _mask_ious(masks, [False] * len(outlines), found))
 
-    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DensePoseResult) -> Match:
+    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         return match_best(similarity)
 
 
@@ -121,7 +127,8 @@ class CocoGps:
     def check(self, picture: AnnotatedPicture) -> None:
         pass  # who lacks points is ignored, a missing mask is empty
 
-    def similarities(self, picture: AnnotatedPicture, found: DensePoseResult) -> Similarities:
+    def similarities(self, picture: AnnotatedPicture, found: DetectionResult) -> Similarities:
+        people = _with_charts(found)
         points = _PointsOfPicture(picture, units=255)
         truth = self._surface.points(points.part, points.u, points.v)
         twice_k_squared = 2 * MEAN_DISTANCES[points.part - 1] ** 2
@@ -130,21 +137,30 @@ class CocoGps:
         for k, (left, top, width, height) in enumerate(boxes):
             # Truncated towards zero: a point up to a pixel left of or above the box is still in it.
             x, y = (points.x - left).astype(np.int64), (points.y - top).astype(np.int64)
-            hit, part, u, v = _at(found.person(k), x, y, (int(height), int(width)))
+            hit, part, u, v = _at(people.person(k), x, y, (int(height), int(width)))
             levels = (np.clip(255 * value, 0, 255).astype(np.int64) for value in (u, v))
             distance = self._surface.distance(truth[hit], self._surface.points_of_levels(part, *levels))
             value = np.zeros(len(x))
             value[hit] = np.exp(-(distance**2) / twice_k_squared[hit])
             gps[k] = points.means(value)
-        masks = [_coco_mask(annotation, (picture.height, picture.width)) for annotation in picture.annotations]
+        masks = (_coco_mask(annotation, (picture.height, picture.width)) for annotation in picture.annotations)
         return Similarities(gps, _mask_ious(masks, [a.crowd for a in picture.annotations], found))
 
-    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DensePoseResult) -> Match:
+    def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         annotations = picture.annotations
         crowd = np.array([a.crowd for a in annotations], bool)
         truth = np.array([a.box for a in annotations], np.float64).reshape(-1, 4)
         ignored = np.array([a.points is None for a in annotations], bool)
         return match_densepose(similarity, ignored, crowd, box_iou(boxes_xywh(found), truth, crowd))
+
+
+def _with_charts(found: DetectionResult) -> DensePoseResult:
+    """Raises ``DensePoseEngineError`` for results of another kind, which have no parts, U and V."""
+    if not isinstance(found, DensePoseResult):
+        raise DensePoseEngineError(
+            f"GPS is of charts, and these results are of {found.kind}: take --gps ogps, which is of vertices"
+        )
+    return found
 
 
 class _PointsOfPicture:
@@ -174,7 +190,7 @@ def _at(
     person: Person, x: np.ndarray, y: np.ndarray, size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Which pixels of a patch are on the person: their indices, and part, U and V there."""
-    height, width = person.labels.shape if size is None else size
+    height, width = person.size if size is None else size
     inside = np.flatnonzero((x >= 0) & (y >= 0) & (x < width) & (y < height))
     part = person.labels[y[inside], x[inside]].astype(np.int64)
     hit, part = inside[part > 0], part[part > 0]
@@ -185,20 +201,20 @@ def _at(
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _mask_ious(truths: list[np.ndarray], crowd: list[bool], found: DensePoseResult) -> np.ndarray:
-    """[N, M]: IoU of everybody found with each mask; of a crowd, the share of the found mask that lies in it."""
-    ious = np.zeros((len(found), len(truths)))
-    areas = [int(mask.sum()) for mask in truths]
-    for k in range(len(found) if truths else 0):
-        person = found.person(k)
-        (height, width), (rows, columns) = person.labels.shape, truths[0].shape
-        top, left = max(person.y, 0), max(person.x, 0)
-        bottom, right = max(min(person.y + height, rows), top), max(min(person.x + width, columns), left)
-        patch = person.labels[top - person.y : bottom - person.y, left - person.x : right - person.x] > 0
-        area = int(patch.sum())
-        for j, mask in enumerate(truths):
-            both = int((mask[top:bottom, left:right] & patch).sum())
-            ious[k, j] = both / max(area if crowd[j] else area + areas[j] - both, 1)
+def _mask_ious(truths: Iterable[np.ndarray], crowd: list[bool], found: DetectionResult) -> np.ndarray:
+    """[N, M]: IoU of everybody found with each mask; of a crowd, the share of the found mask that lies in it.
+
+    The masks, each of the picture's size, are taken one at a time: a few bytes of a file can stand for each.
+    """
+    ious = np.zeros((len(found), len(crowd)))
+    people = [found.person(k) for k in range(len(found))]
+    for j, mask in enumerate(truths if people else ()):
+        total = int(mask.sum())
+        for k, person in enumerate(people):
+            there, here = person.windows(*mask.shape)
+            patch = person.inside(here)
+            area, both = int(patch.sum()), int((mask[there] & patch).sum())
+            ious[k, j] = both / max(area if crowd[j] else area + total - both, 1)
     return ious
 
 
@@ -209,29 +225,41 @@ def _coco_mask(annotation: Annotation, size: tuple[int, int]) -> np.ndarray:
     merged = np.zeros(MASK_SIZE, bool)
     for part in annotation.masks:
         merged |= part.decode()
-    x, y, width, height = annotation.box
-    stretched = _stretch(merged, round(max(height, 1)), round(max(width, 1)))
     full = np.zeros(size, bool)
-    top, left = max(int(y), 0), max(int(x), 0)
-    bottom = max(min(int(y + height), size[0], int(y) + len(stretched)), top)
-    right = max(min(int(x + width), size[1], int(x) + stretched.shape[1]), left)
-    full[top:bottom, left:right] = stretched[top - int(y) : bottom - int(y), left - int(x) : right - int(x)]
+    windows, places = [], []
+    for start, length, limit in zip(annotation.box[1::-1], annotation.box[:1:-1], size, strict=True):
+        first, rounded = int(start), round(max(length, 1))
+        low = max(first, 0)
+        high = max(min(int(start + length), limit, first + rounded), low)
+        windows.append(slice(low, high))
+        places.append(_places(rounded, slice(low - first, high - first)))
+    full[tuple(windows)] = _stretch(merged, *places)
     return full
 
 
-def _stretch(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, corner pixels on corner pixels, more than a half is inside: SciPy's ``zoom`` of order 1.
+def _places(length: int, window: slice) -> np.ndarray:
+    """float64: where of a mask, in its pixels, those of ``window`` lie, of ``length`` that it is stretched to."""
+    return np.arange(window.start, window.stop) * ((MASK_SIZE[0] - 1) / (length - 1) if length > 1 else 0.0)
+
+
+def _stretch(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``mask`` at these places; bilinear, more than a half is inside: SciPy's ``zoom`` of order 1.
 
     Also where, at some sizes, the place of the last row or column rounds to beyond the mask, which is empty.
     """
-    values = mask.astype(np.float64)
-    for axis, length in enumerate((height, width)):
-        last = values.shape[axis] - 1
-        place = np.arange(length) * (last / (length - 1) if length > 1 else 0.0)
-        low = np.minimum(place.astype(np.int64), last)
-        high = np.minimum(low + 1, last)
-        shape = (-1, 1) if axis == 0 else (1, -1)
-        weight = (place - low).reshape(shape)
-        values = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
-        values *= (place <= last).reshape(shape)
-    return values > 0.5
+    values = _interpolated(mask.astype(np.float64), rows, 0)
+    inside = np.empty((len(rows), len(columns)), bool)
+    step = _VALUES_AT_A_TIME // max(len(columns), 1) + 1
+    for start in range(0, len(rows), step):
+        inside[start : start + step] = _interpolated(values[start : start + step], columns, 1) > 0.5
+    return inside
+
+
+def _interpolated(values: np.ndarray, place: np.ndarray, axis: int) -> np.ndarray:
+    last = values.shape[axis] - 1
+    low = np.minimum(place.astype(np.int64), last)
+    high = np.minimum(low + 1, last)
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    weight = (place - low).reshape(shape)
+    between: np.ndarray = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
+    return between * (place <= last).reshape(shape)

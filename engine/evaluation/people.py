@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..result import DensePoseResult
+from ..decoders import DetectionResult
 from .boxes import box_iou
 
 #: The box IoU from which two people can be the same.
@@ -19,6 +19,9 @@ OVERLAP = 0.5
 @dataclass(frozen=True)
 class PatchDifference:
     """How two patches of one person differ: counts of pixels, and what follows from them.
+
+    A "part" is what the result's kind calls a place on the surface: a part of the body of charts, a vertex of
+    embeddings.
 
     Of the reference's patch, with background beyond the other's: ``pixels``: all; ``same``: those with the same part,
     or background in both; ``either``: those that at least one of the two calls a part; ``same_part``: those with the
@@ -53,7 +56,7 @@ class PatchDifference:
 
 
 def match_people(
-    reference: DensePoseResult, other: DensePoseResult, least_score: float = 0.0
+    reference: DetectionResult, other: DetectionResult, least_score: float = 0.0
 ) -> list[tuple[int, int, float]]:
     """Pairs of people with a box IoU of at least ``OVERLAP``, the most alike first, each person once.
 
@@ -75,36 +78,38 @@ def match_people(
     return found
 
 
-def _boxes_in_float64(found: DensePoseResult) -> np.ndarray:
+def _boxes_in_float64(found: DetectionResult) -> np.ndarray:
     """x, y, width, height [N, 4]."""
     boxes = found.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes
 
 
-def compare_patches(reference: DensePoseResult, i: int, other: DensePoseResult, j: int) -> PatchDifference:
+def compare_patches(reference: DetectionResult, i: int, other: DetectionResult, j: int) -> PatchDifference:
     """Person ``i`` of the reference against person ``j`` of the other."""
-    mine, theirs = reference.person(i), other.person(j)
-    (height, width), (other_height, other_width) = mine.labels.shape, theirs.labels.shape
-    down, right = mine.y - theirs.y, mine.x - theirs.x  # from my patch's corner to the same pixel in theirs
+    mine, theirs = reference.surface_labels(i), other.surface_labels(j)
+    (height, width), (other_height, other_width) = mine.shape, theirs.shape
+    (x, y), (other_x, other_y) = reference.corner(i), other.corner(j)
+    down, right = y - other_y, x - other_x  # from my patch's corner to the same pixel in theirs
     top, left = max(0, -down), max(0, -right)
     bottom, end = max(min(height, other_height - down), top), max(min(width, other_width - right), left)
     there = np.s_[top + down : bottom + down, left + right : end + right]
-    labels = np.zeros_like(mine.labels)  # beyond the other's patch is background
-    labels[top:bottom, left:end] = theirs.labels[there]
-    uv = np.zeros_like(mine.uv)
-    uv[:, top:bottom, left:end] = theirs.uv[(slice(None), *there)]
-    same = mine.labels == labels
-    on, other_on = mine.labels > 0, labels > 0
+    labels = np.zeros_like(mine)  # beyond the other's patch is background
+    labels[top:bottom, left:end] = theirs[there]
+    same = mine == labels
+    on, other_on = mine > 0, labels > 0
     both = int((on & other_on).sum())
-    moved = np.abs(mine.uv - uv)[:, on & same]
+    coordinates = reference.surface_coordinates(i)
+    others = np.zeros_like(coordinates)
+    others[:, top:bottom, left:end] = other.surface_coordinates(j)[(slice(None), *there)]
+    moved = np.abs(coordinates - others)[:, on & same]
     return PatchDifference(
         pixels=same.size,
         same=int(same.sum()),
         either=int((on | other_on).sum()),
         same_part=int((on & same).sum()),
         both=both,
-        union=int(on.sum()) + int((theirs.labels > 0).sum()) - both,
+        union=int(on.sum()) + int((theirs > 0).sum()) - both,
         uv_error=float(moved.mean(dtype=np.float64)) if moved.size else 0.0,
-        score_difference=abs(mine.score - theirs.score),
+        score_difference=abs(float(reference.scores[i]) - float(other.scores[j])),
     )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from ..decoders import DetectionResult, load_result
 from ..errors import DensePoseEngineError, ImageError
 from ..pictures.read import to_rgb_array
-from ..result import DensePoseResult
 from .annotations import AnnotatedPicture
 
 if TYPE_CHECKING:
     from ..engine import Engine
+
+
+_Result = TypeVar("_Result", bound=DetectionResult)
 
 
 class Predictor(Protocol):
@@ -23,7 +26,7 @@ class Predictor(Protocol):
 
     name: str
 
-    def __call__(self, picture: AnnotatedPicture) -> DensePoseResult:
+    def __call__(self, picture: AnnotatedPicture) -> DetectionResult:
         """Raises ``ImageError`` or ``OSError`` for a picture that cannot be read; anything else ends the evaluation."""
 
 
@@ -51,7 +54,7 @@ class EnginePredictor:
             "max_proposals": max_proposals,
         }
 
-    def __call__(self, picture: AnnotatedPicture) -> DensePoseResult:
+    def __call__(self, picture: AnnotatedPicture) -> DetectionResult:
         rgb = to_rgb_array(picture.path)
         if rgb.shape[:2] != (picture.height, picture.width):
             raise ImageError(
@@ -60,7 +63,7 @@ class EnginePredictor:
             )
         return self.run(rgb)
 
-    def run(self, rgb: np.ndarray) -> DensePoseResult:
+    def run(self, rgb: np.ndarray) -> DetectionResult:
         """The people in a uint8 RGB picture, at the same settings."""
         return self._engine.infer(rgb, **self._settings)
 
@@ -78,15 +81,15 @@ class SavedPredictions:
         self._folder, self._score_threshold = Path(folder), score_threshold
         self.name = str(folder) if name is None else name
 
-    def __call__(self, picture: AnnotatedPicture) -> DensePoseResult:
+    def __call__(self, picture: AnnotatedPicture) -> DetectionResult:
         name = Path(picture.file_name)
         names = (name.with_suffix(".npz"), name.with_name(f"{name.name}.npz"), Path(f"{name.stem}.npz"))
         for path in (self._folder / name for name in names):
             if path.is_file():
-                result = DensePoseResult.load(path)
+                result = load_result(path)
                 if self._score_threshold is None:
                     return result
-                return _people(result, np.flatnonzero(result.scores > self._score_threshold))
+                return result.people(np.flatnonzero(result.scores > self._score_threshold))
         raise DensePoseEngineError(
             f"there is no prediction {self._folder / names[0]} for {picture.file_name}; a picture in which nobody was "
             "found has one too"
@@ -99,24 +102,13 @@ def predict(
     *,
     score_threshold: float | None = None,
     max_people: int = 20,
-) -> list[DensePoseResult]:
+) -> list[DetectionResult]:
     """The people in each picture (uint8 RGB arrays or paths), for ``drift``; the thresholds are those of evaluation."""
     people = min(max_people, int(engine.model["capacity"]["max_people"]))
     return [engine.infer(one, score_threshold=score_threshold, max_people=people) for one in pictures]
 
 
-def best_people(result: DensePoseResult, count: int) -> DensePoseResult:
+def best_people(result: _Result, count: int) -> _Result:
     """The ``count`` people with the highest scores, best first."""
     order = np.argsort(-result.scores, kind="stable")[:count]
-    return result if np.array_equal(order, np.arange(len(result))) else _people(result, order)
-
-
-def _people(result: DensePoseResult, indices: np.ndarray) -> DensePoseResult:
-    return DensePoseResult(
-        result.boxes[indices],
-        result.scores[indices],
-        tuple(result.labels[k] for k in indices),
-        tuple(result.uv[k] for k in indices),
-        result.image_size,
-        {name: tuple(maps[k] for k in indices) for name, maps in result.confidences.items()},
-    )
+    return result if np.array_equal(order, np.arange(len(result))) else result.people(order)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import require
+from ..files.fields import shown
 
 _MAX_CHARACTERS = 6  # of one count: 30 bits, more pixels than any picture has
+_LONGEST_OUTLINE = 1 << 20  # pixels: the COCO tools take some 100 bytes for each
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class RunLengths:
             raise ValueError("it is no run-length encoding, which has size and counts")
         found = rle.get("size")
         if not isinstance(found, Sequence) or len(found) != 2 or not all(type(n) is int and n > 0 for n in found):
-            raise ValueError(f"its size is {found!r}, it must be [height, width]")
+            raise ValueError(f"its size is {shown(found)}, it must be [height, width]")
         height, width = found
         if size is not None and (height, width) != size:
             raise ValueError(f"its size is {height} x {width}, it must be {size[0]} x {size[1]}")
@@ -91,6 +93,8 @@ class Polygons:
                 raise ValueError("it is no list of polygons, which have an even number of coordinates, at least 6")
             if not all(type(n) in (int, float) and abs(n) < 1 << 24 for n in outline):  # false of NaN
                 raise ValueError("the coordinates of its polygons are not numbers, or not in a picture")
+            if _length(outline) > _LONGEST_OUTLINE:
+                raise ValueError(f"one of its polygons has an outline of more than {_LONGEST_OUTLINE} pixels")
         return cls(size, tuple(tuple(map(float, outline)) for outline in outlines))
 
     def decode(self) -> np.ndarray:
@@ -99,6 +103,12 @@ class Polygons:
             return np.zeros(self.size, bool)
         mask = coco_tools("mask")
         return mask.decode(mask.merge(mask.frPyObjects([list(outline) for outline in self.outlines], *self.size))) > 0
+
+
+def _length(outline: Sequence[float]) -> float:
+    """Of the closed outline, in pixels: each edge's longer extent, as the COCO tools walk it."""
+    corners = np.array(outline, np.float64).reshape(-1, 2)
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
 
 
 def coco_tools(module: str) -> Any:

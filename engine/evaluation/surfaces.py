@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+import struct
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import DensePoseEngineError, require
 from ..files.npz import NpzReader
+from ..files.reading import open_regular
 from ..result import PARTS
 
 _LEVELS = 256  # of U and V in DensePose's results, which are bytes
+_MOST_CELLS = 1024  # of a grid's side
+_TABLE = ("u", "v", "part", "vertex", "distance")
+# Of .mat files, as of .npz; coordinates and distances hardly compress.
+_LEAST_LIMIT, _MOST_RATIO, _CHUNK, _COMPRESSED = 256 << 20, 64, 1 << 20, 15
 
 HOW_TO_GET_GEODESICS = (
     "--gps coco needs the geodesic distances of the SMPL surface, which may not be shipped with this package: download "
@@ -37,6 +44,8 @@ class GridSurface:
     def __init__(self, grid: np.ndarray, distance: np.ndarray) -> None:
         if grid.ndim != 3 or len(grid) != PARTS or grid.shape[1] != grid.shape[2] or grid.shape[1] == 0:
             raise ValueError(f"its grid is of shape {grid.shape}, it must be ({PARTS}, cells, cells)")
+        if grid.shape[1] > _MOST_CELLS:
+            raise ValueError(f"its grid has {grid.shape[1]} cells a side, at most {_MOST_CELLS} are read")
         if distance.ndim != 2 or distance.shape[0] != distance.shape[1]:
             raise ValueError(f"its distance is of shape {distance.shape}, it must be square")
         if grid.min() < 0 or grid.max() >= len(distance):
@@ -114,12 +123,9 @@ class SmplSurface:
             raise DensePoseEngineError(
                 f"{path} is a pickle, which could run any program: it is not opened. {HOW_TO_GET_GEODESICS}"
             )
-        arrays = _read_mat(path) if path.suffix.lower() == ".mat" else _read_npz(path)
+        read = _read_mat if path.suffix.lower() == ".mat" else _read_npz
         try:
-            missing = [name for name in ("u", "v", "part", "vertex", "distance") if name not in arrays]
-            if missing:
-                raise ValueError(f"it has no array {missing[0]}")
-            return cls(*(arrays[name] for name in ("u", "v", "part", "vertex", "distance")))
+            return cls(**read(path))
         except ValueError as error:
             raise DensePoseEngineError(f"{path} is no table of geodesics: {error}. {HOW_TO_GET_GEODESICS}") from error
 
@@ -152,30 +158,62 @@ class SmplSurface:
         return found
 
 
-def _read_npz(path: Path) -> Mapping[str, np.ndarray]:
-    # Not NpzReader, which copies: DensePose's table has 380 million distances.
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            return {name: file[name] for name in file.files}
-    except OSError:
-        raise
-    except Exception as error:  # of zipfile, zlib and numpy's header parser, on damaged files
+        with NpzReader(path) as file:
+            return {name: file.read(name, "fui", None) for name in _TABLE}
+    except ValueError as error:
         raise DensePoseEngineError(f"{path} is no readable .npz file: {error}. {HOW_TO_GET_GEODESICS}") from error
 
 
-def _read_mat(path: Path) -> Mapping[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    loadmat = require("scipy.io", purpose=f"reading {path}").loadmat
-    try:
-        # MATLAB knows no lists, only matrices with one row.
-        arrays = {name: array.squeeze() for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
-    except Exception as error:
-        raise DensePoseEngineError(f"{path} is no readable .mat file: {error}. {HOW_TO_GET_GEODESICS}") from error
+def _read_mat(path: Path) -> dict[str, np.ndarray]:
+    found = load_mat(path)
+    arrays = {}
+    for name in _TABLE:
+        if name not in found:
+            raise ValueError(f"it has no array {name}")
+        arrays[name] = found[name].squeeze()  # MATLAB knows no lists, only matrices with one row
     for name in ("part", "vertex"):
-        if name in arrays and arrays[name].dtype.kind == "f" and (arrays[name] % 1 == 0).all():
+        if arrays[name].dtype.kind == "f" and (arrays[name] % 1 == 0).all():
             arrays[name] = arrays[name].astype(np.int64)
     return arrays
+
+
+def load_mat(path: Path) -> dict[str, np.ndarray]:
+    """The matrices of a ``.mat`` file.
+
+    Raises:
+        OSError: it is missing, no regular file, or may not be read.
+        BackendUnavailable: SciPy is not installed.
+        DensePoseEngineError: it is damaged, or inflates to more than docs/limits.md allows.
+    """
+    with open_regular(path) as stream:
+        loadmat = require("scipy.io", purpose=f"reading {path}").loadmat
+        try:
+            _check_inflated(stream)
+            return {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
+        except Exception as error:  # SciPy's reader raises all kinds
+            raise DensePoseEngineError(f"{path} is no readable .mat file: {error}. {HOW_TO_GET_GEODESICS}") from error
+
+
+def _check_inflated(stream: BinaryIO) -> None:
+    """Refuse a MATLAB file of version 5 whose compressed elements hold far more than they should; SciPy does not look.
+
+    Such a file is a header of 128 bytes and elements, each a type, a size and so many bytes.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(stream.read(128)[126:], "")
+    size = os.fstat(stream.fileno()).st_size
+    most = total = max(_LEAST_LIMIT, _MOST_RATIO * size)
+    while order and len(head := stream.read(8)) == 8:
+        kind, left = struct.unpack(f"{order}II", head)
+        if kind != _COMPRESSED:
+            stream.seek(left, os.SEEK_CUR)
+            continue
+        inflater = zlib.decompressobj()
+        while left and (chunk := stream.read(min(left, _CHUNK))):
+            left -= len(chunk)
+            while chunk:
+                total -= len(inflater.decompress(chunk, _CHUNK))
+                if total < 0:
+                    raise ValueError(f"it inflates to more than {most} bytes, which are read of such a file at most")
+                chunk = inflater.unconsumed_tail

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..result import DensePoseResult
+from ..decoders import DetectionResult
 from .drift import Drift, DriftMeter, drift_percent
 
 #: The mean over these is taken: a single one moves the ratio by some hundredths.
@@ -52,14 +52,14 @@ class Yardstick:
     """
 
     def __init__(
-        self, run: Callable[[np.ndarray], DensePoseResult], seeds: Sequence[int] = SEEDS, max_people: int = 20
+        self, run: Callable[[np.ndarray], DetectionResult], seeds: Sequence[int] = SEEDS, max_people: int = 20
     ) -> None:
         if not seeds:
             raise ValueError("there must be a seed at least")
         self._run = run
         self._meters = {seed: DriftMeter(max_people) for seed in seeds}
 
-    def add(self, picture: np.ndarray, reference: DensePoseResult) -> None:
+    def add(self, picture: np.ndarray, reference: DetectionResult) -> None:
         """One more picture, and what FP32 finds in it as it is."""
         for seed, meter in self._meters.items():
             meter.add(reference, self._run(with_noise(picture, seed)))

@@ -12,7 +12,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from .reading import NotRegularError, check_zip_directory, open_regular
 _DEFLATE_RATIO = 1032  # deflate compresses no better
 # Maps of people compress to a fourth or so, empty ones to a thousandth.
 _LEAST_LIMIT, _MOST_RATIO = 256 << 20, 64
+_CHUNK = 16 << 20
 _DIRECTORY_LIMIT = 4 << 20  # of the zip's list of members: some 40,000
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -75,12 +76,12 @@ class NpzReader:
     def __contains__(self, name: str) -> bool:
         return f"{name}.npy" in self._members
 
-    def read(self, name: str, kind: str, shape: tuple[int | None, ...]) -> np.ndarray:
-        """The array ``name``, in the machine's byte order, as an array that owns its memory.
+    def read(self, name: str, kind: str, shape: tuple[int | None, ...] | None) -> np.ndarray:
+        """The array ``name``, in the machine's byte order, as an array that owns its memory; no second copy is made.
 
         Args:
             kind: what ``dtype.kind`` must be: one of "f", "u", "i", "U", or several of these letters.
-            shape: what its shape must be; None stands for any length.
+            shape: what its shape must be; None stands for any length, or for any shape.
         """
         try:
             info = self._members[f"{name}.npy"]
@@ -90,18 +91,31 @@ class NpzReader:
             with self._archive.open(info) as stream:
                 found, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
                 header = stream.tell()
-                if dtype.kind not in kind or dtype.hasobject:
+                if dtype.kind not in kind or dtype.hasobject or dtype.itemsize == 0:
                     raise ValueError(f"an array of dtype {dtype} is not what belongs there")
-                if len(found) != len(shape) or any(b is not None and a != b for a, b in zip(found, shape, strict=True)):
+                if shape is not None and not _fits(found, shape):
                     wanted = ", ".join("any" if length is None else str(length) for length in shape)
                     raise ValueError(f"its shape is {found}, it must be ({wanted})")
                 size = math.prod(found) * dtype.itemsize
                 if size != info.file_size - header or info.file_size > info.compress_size * _DEFLATE_RATIO + 1024:
                     raise ValueError("its declared size is not what the file holds")
-                data = stream.read(size)
-                if len(data) != size or stream.read(1):  # the second read has zipfile verify the checksum
+                array = np.empty(found, dtype, "F" if fortran else "C")
+                filled = _fill(array.reshape(-1, order="A").view(np.uint8), stream)
+                if not filled or stream.read(1):  # the second read has zipfile verify the checksum
                     raise ValueError("it is truncated")
         except Exception as error:  # of zipfile, zlib and numpy's header parser, on damaged members
             raise ValueError(f"its array {name:.80} cannot be read: {error!s:.200}") from error
-        array = np.frombuffer(data, dtype).reshape(found, order="F" if fortran else "C")
-        return array.astype(dtype.newbyteorder("="), order="C")
+        return array.astype(dtype.newbyteorder("="), order="C", copy=False)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(b in (None, a) for a, b in zip(shape, wanted, strict=True))
+
+
+def _fill(memory: np.ndarray, stream: IO[bytes]) -> bool:
+    """Read what fits into ``memory``, uint8 ``[n]``; False if there is less."""
+    at = 0
+    while at < len(memory) and (chunk := stream.read(min(_CHUNK, len(memory) - at))):
+        memory[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        at += len(chunk)
+    return at == len(memory)

@@ -59,18 +59,18 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         return stream.read(size)
 
 
-def parse_json(raw: bytes | str) -> Any:
-    """What a JSON text holds, of standard numbers only and of bounded nesting.
+def parse_json(raw: bytes | str, most: int = MOST_JSON_CONTAINERS, *, constants: bool = False) -> Any:
+    """What a JSON text holds, of bounded nesting; NaN and Infinity, which are no JSON, only with ``constants``.
 
     Raises:
         ValueError: it is no JSON, nests too deep, holds NaN or Infinity, a number of thousands of digits, or more lists
-            and objects than ``MOST_JSON_CONTAINERS``.
+            and objects than ``most``.
     """
     data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-    if data.count(b"[") + data.count(b"{") > MOST_JSON_CONTAINERS:
-        raise ValueError(f"it holds more than {MOST_JSON_CONTAINERS} lists and objects")
+    if data.count(b"[") + data.count(b"{") > most:
+        raise ValueError(f"it holds more than {most} lists and objects")
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return json.loads(data, parse_constant=None if constants else _refuse_constant)
     except RecursionError:
         raise ValueError("it nests too deep") from None
 

@@ -146,6 +146,13 @@ _SUFFIXES: dict[str, FileKind] = {
     ".zip": ZIP,
     ".pdf": PDF,
 }
+# What else nobody calls a folder: data, pictures, videos and sound of kinds that nothing here reads.
+_OTHER_SUFFIXES = (
+    *(".json", ".jsonl", ".csv", ".tsv", ".txt", ".log", ".md", ".xml", ".npy", ".parquet"),
+    *(".svg", ".ico", ".jxl", ".tga", ".exr", ".psd", ".eps"),
+    *(".asf", ".f4v", ".h264", ".h265", ".hevc", ".m2v", ".mxf", ".rm", ".vob", ".y4m"),
+    *(".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"),
+)
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp", "mms", "gst", "v4l2")
 
@@ -186,6 +193,13 @@ def recognize(path: str | os.PathLike[str]) -> FileKind | None:
 def kind_of_suffix(suffix: str) -> FileKind | None:
     """The kind of file that a suffix (".onnx", in small letters) promises."""
     return _SUFFIXES.get(suffix)
+
+
+def names_a_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the name of an output is a file's: "result.png" is, "results.2" is not, nor is a folder that is there."""
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (of text, too)
+    known = suffix in _SUFFIXES or suffix in _OTHER_SUFFIXES
+    return known and not os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises where a name is too long)
 
 
 def _says_its_name(head: bytes, suffix: str) -> bool:

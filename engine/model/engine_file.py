@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,15 @@ class EngineFile:
     runtime: Mapping[str, str]
     payload: Mapping[str, bytes]
 
+    @cached_property
+    def members(self) -> Mapping[str, Member]:
+        """Size and hash of each of the payload's."""
+        return {name: Member(len(data), hashlib.sha256(data).hexdigest()) for name, data in self.payload.items()}
+
     @property
     def manifest(self) -> Manifest:
         """What is written of it beside the payload."""
-        members = {name: Member(len(data), hashlib.sha256(data).hexdigest()) for name, data in self.payload.items()}
-        return Manifest(self.backend, self.precision, self.model, self.runtime, members)
+        return Manifest(self.backend, self.precision, self.model, self.runtime, self.members)
 
 
 def write_engine_file(path: str | os.PathLike[str], engine: EngineFile) -> None:
@@ -159,7 +164,10 @@ def read_engine_file(path: str | os.PathLike[str]) -> EngineFile:
         # What an unknown backend's members are is not known; who runs engines says that there is no such backend.
         known = (*MEMBERS.get(manifest.backend, ()), DECODER)
         payload = {name: archive.member(name, entry) for name, entry in manifest.payload.items() if name in known}
-    return EngineFile(manifest.backend, manifest.precision, manifest.model, manifest.runtime, payload)
+    engine = EngineFile(manifest.backend, manifest.precision, manifest.model, manifest.runtime, payload)
+    # They were hashed a moment ago, when they were verified.
+    vars(engine)["members"] = {name: manifest.payload[name] for name in payload}
+    return engine
 
 
 class _Archive:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -102,6 +102,16 @@ class FrameSize:
 def nominal_size(network: InputDescription) -> tuple[int, int]:
     """The input's size that figures are given for: its own, or for any size that of a picture of 640 x 480 pixels."""
     return FrameSize.of(*_NOMINAL, network).padded
+
+
+class InferSettings(TypedDict, total=False):
+    """What a caller of ``Engine.infer`` can ask for; None, as nothing, is the model's own."""
+
+    score_threshold: float | None
+    nms_threshold: float | None
+    max_people: int | None
+    max_proposals: int | None
+    mesh: str | None
 
 
 @dataclass(frozen=True)

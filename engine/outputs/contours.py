@@ -4,40 +4,45 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..result import PARTS, DensePoseResult, Person
-from .blending import bands, best_last, line_width, mixed, mixture, viridis
+from ..decoders import DetectionResult
+from ..decoders.base import DetectedPerson
+from ..decoders.layers import Contours
+from ..decoders.palettes import viridis
+from .blending import bands, best_last, line_width, mixed, mixture
 
 _SHADE = 0.45  # how much a person is darkened under contours
 _SMOOTHING = 120  # the reach of a blur is a person's size over this
 _FLAT = 1e-3  # levels per pixel
 
 
-def draw_contours(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
+def draw_contours(canvas: np.ndarray, result: DetectionResult, layer: Contours, alpha: float | None) -> None:
+    """Draw ``layer`` of everybody, in place."""
     width = 1.25 * line_width(canvas)
     opacity = 1 if alpha is None else alpha
-    regions = _regions(canvas.shape[:2], result)
+    regions = _regions(canvas.shape[:2], result, layer)
     for k in range(len(result)):
         there, _ = result.person(k).windows(*canvas.shape[:2])
-        _shade_and_outline(canvas[there], regions, there, _first_region(k), width, opacity)
+        mine = (_first_region(k, layer), layer.count)
+        _shade_and_outline(canvas[there], regions, there, mine, width, opacity)
     for k in range(len(result)):
-        _draw_isolines(canvas, regions, result.person(k), _first_region(k), width, opacity)
+        _draw_isolines(canvas, regions, result.person(k), layer, _first_region(k, layer), width, opacity)
 
 
-def _first_region(k: int) -> int:
-    """Person k's parts have this number plus 1 .. 24 in ``_regions``."""
-    return (k + 1) * (PARTS + 1)
+def _first_region(k: int, layer: Contours) -> int:
+    """Person k's regions have this number plus 1 .. ``layer.count`` in ``_regions``."""
+    return (k + 1) * (layer.count + 1)
 
 
-def _regions(size: tuple[int, int], result: DensePoseResult) -> np.ndarray:
-    """A number of its own for every part of every person, 0 for background: unsigned [h, w], as narrow as possible."""
-    regions = np.zeros(size, np.min_scalar_type(_first_region(len(result))))
+def _regions(size: tuple[int, int], result: DetectionResult, layer: Contours) -> np.ndarray:
+    """A number of its own for every region of every person, 0 for background: unsigned [h, w], narrow as possible."""
+    regions = np.zeros(size, np.min_scalar_type(_first_region(len(result), layer)))
     for k in best_last(result):
         person = result.person(k)
         there, here = person.windows(*size)
         target = regions[there]
         for rows in bands(there):
-            labels = person.labels[here][rows]
-            np.add(labels, _first_region(k), out=target[rows], where=labels > 0, dtype=regions.dtype)
+            labels = layer.regions(person)[here][rows]
+            np.add(labels, _first_region(k, layer), out=target[rows], where=labels > 0, dtype=regions.dtype)
     return regions
 
 
@@ -45,11 +50,13 @@ def _shade_and_outline(
     pixels: np.ndarray,
     regions: np.ndarray,
     window: tuple[slice, slice],
-    first: int,
+    numbers: tuple[int, int],
     width: float,
     opacity: float,
 ) -> None:
-    """Darken a person, whose window of the canvas ``pixels`` is, and draw white lines along the edges of the parts.
+    """Darken a person, whose window of the canvas ``pixels`` is, and draw white lines along the edges of the regions.
+
+    ``numbers``: what the person's regions begin after, and how many there are.
 
     Lines stand out from a darker person. Only pixels whose region is one of the person's are touched.
     """
@@ -61,7 +68,7 @@ def _shade_and_outline(
         wide, inner = _widened(band, regions.shape, reach + 1)
         around = regions[wide]
         mine = around[inner]
-        mine = (mine > first) & (mine <= first + PARTS)
+        mine = (mine > numbers[0]) & (mine <= sum(numbers))
         target = pixels[rows]
         target[mine] = dark[target[mine]]
         edge = _outlines(around, reach)[inner] & mine
@@ -84,20 +91,20 @@ def _outlines(regions: np.ndarray, reach: int) -> np.ndarray:
     """Pixels within ``reach`` of an edge between two regions, or of one to the background: bool [h, w]."""
     edge = np.zeros(regions.shape, bool)
     for axis in (0, 1):
-        here, there = _neighbours(axis)
+        here, there = _neighbors(axis)
         differs = regions[here] != regions[there]
         edge[here] |= differs
         edge[there] |= differs & (regions[here] == 0)
     for axis in (0, 1):  # wider: the maximum of a square, one axis after the other
         source = edge.copy()
         for step in range(1, reach + 1):
-            here, there = _neighbours(axis, step)
+            here, there = _neighbors(axis, step)
             edge[here] |= source[there]
             edge[there] |= source[here]
     return edge
 
 
-def _neighbours(axis: int, step: int = 1) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _neighbors(axis: int, step: int = 1) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Index expressions of all pixels but the last ``step`` along ``axis``, and of those that far behind them."""
     here, there = [slice(None), slice(None)], [slice(None), slice(None)]
     here[axis], there[axis] = slice(None, -step), slice(step, None)
@@ -105,15 +112,21 @@ def _neighbours(axis: int, step: int = 1) -> tuple[tuple[slice, ...], tuple[slic
 
 
 def _draw_isolines(
-    canvas: np.ndarray, regions: np.ndarray, person: Person, first: int, width: float, opacity: float
+    canvas: np.ndarray,
+    regions: np.ndarray,
+    person: DetectedPerson,
+    layer: Contours,
+    first: int,
+    width: float,
+    opacity: float,
 ) -> None:
     """Lines of equal U and of equal V, part by part: charts do not continue into each other."""
     there, here = person.windows(*canvas.shape[:2])
-    labels, uv = person.labels[here], person.uv[(slice(None), *here)]
-    extent = max(person.labels.shape)
+    labels, coordinates = layer.regions(person)[here], layer.coordinates(person)[(slice(None), *here)]
+    extent = max(person.size)
     count = int(np.clip(extent / (20 * width), 3, 10))  # lines that are too close run into each other
-    colours = viridis(0.15 + 0.85 * np.arange(count + 1) / count)
-    for part in range(1, PARTS + 1):
+    colors = viridis(0.15 + 0.85 * np.arange(count + 1) / count)
+    for part in range(1, layer.count + 1):
         mask = labels == part
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not rows.size:
@@ -124,13 +137,13 @@ def _draw_isolines(
         visible = regions[there][crop] == first + part  # somebody may stand before it
         pixels = canvas[there][crop]
         weights = np.maximum(_box_sum(mask.astype(np.float32), round(extent / _SMOOTHING)), 1e-6)
-        for chart in uv:
+        for chart in coordinates:
             values = _blur_inside(np.nan_to_num(chart[crop]), mask, weights, round(extent / _SMOOTHING))
             values *= count
             level, coverage = _isolines(values, visible, width)
             # The first and the last level are the part's edges.
             at = np.nonzero((coverage > 0) & (level > 0) & (level < count))
-            line = colours[level[at].astype(np.intp)]
+            line = colors[level[at].astype(np.intp)]
             pixels[at] = mixture(pixels[at], line, (coverage[at] * opacity)[:, None])
 
 
@@ -142,7 +155,7 @@ def _isolines(values: np.ndarray, visible: np.ndarray, width: float) -> tuple[np
     """
     squares = np.zeros(values.shape, np.float32)
     for axis in (0, 1):
-        here, there = _neighbours(axis)
+        here, there = _neighbors(axis)
         step = np.where(visible[here] & visible[there], np.abs(values[there] - values[here]), np.float32(0))
         slope = np.zeros_like(squares)
         slope[here] = step
@@ -175,7 +188,7 @@ def _blur_inside(values: np.ndarray, mask: np.ndarray, weights: np.ndarray, reac
 
 
 def _box_sum(values: np.ndarray, reach: int) -> np.ndarray:
-    """float32 [h, w]: the sum over each pixel and its ``reach`` neighbours along both axes."""
+    """float32 [h, w]: the sum over each pixel and its ``reach`` neighbors along both axes."""
     height, width = values.shape
     # Down the columns: a row of sums that gains what enters the window and loses what leaves it. In float64 nothing of
     # what was added is left over when it is taken away.

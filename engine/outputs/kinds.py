@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..decoders import DECODERS, DetectionResult
+from ..decoders.layers import DataImage
 from ..pictures.find import Picture
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ..result import DensePoseResult
 
 #: Orders of an IUV file's channels. "iuv": part, U * 255 and V * 255 as red, green and blue. "vui": the reverse, in
 #: which ``cv2.imread``, which gives blue first, has the part in channel 0.
@@ -36,13 +36,15 @@ class Look:
 class OutputKind:
     """A file that can be made of every picture.
 
-    ``render(rgb, result, look)``: what is to be seen of it, uint8 RGB of the picture's size; None for a file of data.
+    ``render(rgb, result, look)``: what is to be seen of it, uint8 RGB of the picture's size; None for a file that is no
+    picture. ``data``: it holds values, of which any change by a codec would be a wrong one.
     """
 
     suffix: str
-    render: Callable[[np.ndarray, DensePoseResult, Look], np.ndarray] | None = None
+    render: Callable[[np.ndarray, DetectionResult, Look], np.ndarray] | None = None
+    data: bool = False
 
-    def save(self, rgb: np.ndarray, result: DensePoseResult, look: Look, path: Path) -> None:
+    def save(self, rgb: np.ndarray, result: DetectionResult, look: Look, path: Path) -> None:
         """Write the file. Raises ``OSError``."""
         if self.render is None:
             result.save(path)
@@ -50,30 +52,43 @@ class OutputKind:
             _save_png(self.render(rgb, result, look), path)
 
 
-def _overlay(*layers: str) -> Callable[[np.ndarray, DensePoseResult, Look], np.ndarray]:
-    def render(rgb: np.ndarray, result: DensePoseResult, look: Look) -> np.ndarray:
+def _overlay(*layers: str) -> OutputKind:
+    def render(rgb: np.ndarray, result: DetectionResult, look: Look) -> np.ndarray:
         from .overlays import draw
 
         return draw(rgb, result, layers, score_threshold=look.score_threshold)
 
-    return render
+    return OutputKind(f".{layers[0]}.png", render)
 
 
-def _iuv(rgb: np.ndarray, result: DensePoseResult, look: Look) -> np.ndarray:
-    from .overlays import people_above
+def _data_image(name: str, image: DataImage) -> OutputKind:
+    def render(rgb: np.ndarray, result: DetectionResult, look: Look) -> np.ndarray:
+        from .overlays import people_above
 
-    image = people_above(result, look.score_threshold).iuv()
-    return image if look.iuv_order == "iuv" else image[..., ::-1]
+        made = image.render(people_above(result, look.score_threshold))
+        return made if look.iuv_order == "iuv" else made[..., ::-1]
+
+    return OutputKind(f".{name}.png", render, data=True)
 
 
-OUTPUT_KINDS: Mapping[str, OutputKind] = {
-    "parts": OutputKind(".parts.png", _overlay("parts", "boxes")),
-    "u": OutputKind(".u.png", _overlay("u")),
-    "v": OutputKind(".v.png", _overlay("v")),
-    "contours": OutputKind(".contours.png", _overlay("contours")),
-    "iuv": OutputKind(".iuv.png", _iuv),
-    "npz": OutputKind(".npz"),
-}
+NPZ = "npz"
+_NPZ = OutputKind(".npz", data=True)
+
+
+def kinds_of(result: type[DetectionResult]) -> Mapping[str, OutputKind]:
+    """What can be made of results of a kind, by the names that ``--save`` takes; the first is looked at most."""
+    overlays = {name: _overlay(name, *(("boxes",) if layer.boxes else ())) for name, layer in result.layers.items()}
+    images = {name: _data_image(name, image) for name, image in result.images.items()}
+    return {**overlays, **images, NPZ: _NPZ}
+
+
+def _all_kinds() -> dict[str, OutputKind]:
+    kinds = {name: kind for decoder in DECODERS.values() for name, kind in kinds_of(decoder.result).items()}
+    return {**{name: kind for name, kind in kinds.items() if name != NPZ}, NPZ: _NPZ}
+
+
+#: Of all kinds of results.
+OUTPUT_KINDS: Mapping[str, OutputKind] = _all_kinds()
 
 
 def outputs_of(picture: Picture, folder: Path, kinds: Iterable[str]) -> dict[str, Path]:

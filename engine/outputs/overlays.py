@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
+from ..decoders import DetectionResult
+from ..decoders.layers import ColorField, Contours
 from ..pictures.read import to_rgb_array
-from ..result import PARTS, DensePoseResult, Person
-from .blending import bands, best_last, line_width, mixture, viridis
+from .blending import bands, best_last, line_width, mixture
 from .contours import draw_contours
 
 if TYPE_CHECKING:
@@ -18,20 +18,12 @@ if TYPE_CHECKING:
 
     from ..pictures.read import Picture
 
-# Hues follow the body (torso blue, hands yellow, feet red, upper and lower legs violet and pink, upper and lower arms
-# green and cyan, head orange); lightness tells left from right and one face of a limb from the other. Evenly spaced in
-# OKLCH. In the order of the labels 1 .. 24.
-PART_COLOURS = np.frombuffer(
-    bytes.fromhex(
-        "026fd7 02a9f7 b4cc08 e7e824 fe825c da4433 763ebd a95dda 9270f4 c598ff bd307d e9548d "
-        "ed65b9 fd9ac6 029e72 077649 0fd18b 0fa757 1bb3ba 028a9b 1ee6e7 0dc1d0 e19005 fdc010"
-    ),
-    np.uint8,
-).reshape(PARTS, 3)
+_BOX_COLORS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
 
-_FIELD_ALPHA = 0.65
-_BOX_COLOURS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
 
+#: The name of the boxes among the layers of every result.
+BOXES = "boxes"
+_Result = TypeVar("_Result", bound=DetectionResult)
 
 #: People with a higher score are drawn. A result, which is data, has what the model's configuration asks for, and that
 #: are many whom nobody would see in the picture.
@@ -40,8 +32,8 @@ SCORE_THRESHOLD = 0.5
 
 def draw(
     image: Picture,
-    result: DensePoseResult,
-    what: str | Sequence[str] = "parts",
+    result: DetectionResult,
+    what: str | Sequence[str] | None = None,
     alpha: float | None = None,
     score_threshold: float = SCORE_THRESHOLD,
 ) -> np.ndarray:
@@ -49,12 +41,14 @@ def draw(
 
     Args:
         image: what ``to_rgb_array`` takes, of the size that the result is of.
-        what: one of these, or several, drawn in the order given:
-            "parts" -- every part of the body in a colour of its own;
+        what: one of these, or several, drawn in the order given; None is the first that the result has:
+            "parts" -- every part of the body in a color of its own;
             "u", "v" -- the coordinate on the part's chart, from dark blue (0) to yellow (1);
-            "contours" -- lines of equal U and of equal V in the same colours, and the parts' outlines;
+            "contours" -- lines of equal U and of equal V in the same colors, and the parts' outlines;
+            "vertex" -- colors that change smoothly along the surface, of networks with embeddings;
+            "dp_vertex" -- as detectron2 draws these: blue to red over a grey picture;
             "boxes" -- the boxes and their scores.
-        alpha: opacity, 0 .. 1; by default 0.65 of colour fields and 1 of lines.
+        alpha: opacity, 0 .. 1; by default 0.65 of color fields (0.7 of dp_vertex) and 1 of lines.
         score_threshold: people with a score above this are drawn; 0 draws everybody who was found.
 
     Where people overlap, the one with the higher score is on top. Lines are scaled with the picture.
@@ -66,10 +60,10 @@ def draw(
         TypeError, ValueError, ImageError: as ``to_rgb_array``; an unknown ``what``; a picture of another size; an
             ``alpha`` or ``score_threshold`` that is not from 0 to 1.
     """
-    names = (what,) if isinstance(what, str) else tuple(what)
+    names = (next(iter(result.layers)),) if what is None else (what,) if isinstance(what, str) else tuple(what)
     for name in names:
-        if name not in LAYERS:
-            raise ValueError(f"what must be one of {', '.join(LAYERS)} or several of them, not {name!r}")
+        if name not in (known := (*result.layers, BOXES)):
+            raise ValueError(f"what must be one of {', '.join(known)} or several of them, not {name!r}")
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha!r}")
     _check_threshold(score_threshold)
@@ -81,27 +75,24 @@ def draw(
         )
     shown = people_above(result, score_threshold)
     for name in names:
-        LAYERS[name](canvas, shown, alpha)
+        layer = result.layers.get(name)
+        if layer is None:
+            _draw_boxes(canvas, shown, alpha)
+        elif isinstance(layer, Contours):
+            draw_contours(canvas, shown, layer, alpha)
+        else:
+            _draw_field(canvas, shown, layer, alpha)
     return canvas
 
 
-def people_above(result: DensePoseResult, score_threshold: float = SCORE_THRESHOLD) -> DensePoseResult:
+def people_above(result: _Result, score_threshold: float = SCORE_THRESHOLD) -> _Result:
     """The people of a result with a score above ``score_threshold``; arrays are views, and 0 leaves everybody.
 
     Raises ValueError where it is not from 0 to 1.
     """
     _check_threshold(score_threshold)
     kept = [k for k, score in enumerate(result.scores.tolist()) if score > score_threshold or score_threshold == 0]
-    if len(kept) == len(result):
-        return result
-    return DensePoseResult(
-        result.boxes[kept],
-        result.scores[kept],
-        tuple(result.labels[k] for k in kept),
-        tuple(result.uv[k] for k in kept),
-        result.image_size,
-        {name: tuple(maps[k] for k in kept) for name, maps in result.confidences.items()},
-    )
+    return result if len(kept) == len(result) else result.people(kept)
 
 
 def _check_threshold(score_threshold: float) -> None:
@@ -109,47 +100,39 @@ def _check_threshold(score_threshold: float) -> None:
         raise ValueError(f"score_threshold must be from 0 to 1, not {score_threshold!r}")
 
 
-# ---- colour fields ---------------------------------------------------------------------------------------------------
+# ---- color fields ---------------------------------------------------------------------------------------------------
 
 
-def _draw_parts(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
-    colours = PART_COLOURS[np.clip(np.arange(256), 1, PARTS) - 1].astype(np.float32)
-    _draw_field(canvas, result, colours, lambda person, here: person.labels[here], alpha)
-
-
-def _draw_coordinate(plane: int, canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
-    def index(person: Person, here: tuple[slice, slice]) -> np.ndarray:
-        return np.clip(person.uv[(plane, *here)] * 255, 0, 255).astype(np.uint8)  # as in the IUV image
-
-    _draw_field(canvas, result, viridis(np.arange(256) / 255), index, alpha)
-
-
-def _draw_field(
-    canvas: np.ndarray,
-    result: DensePoseResult,
-    colours: np.ndarray,
-    index: Callable[[Person, tuple[slice, slice]], np.ndarray],
-    alpha: float | None,
-) -> None:
-    """Give every pixel of a person the colour, float32 RGB, that ``index(person, window of the patch)`` says."""
-    opacity = _FIELD_ALPHA if alpha is None else alpha
+def _draw_field(canvas: np.ndarray, result: DetectionResult, field: ColorField, alpha: float | None) -> None:
+    """Give every pixel of a person that is not background its color."""
+    opacity = field.alpha if alpha is None else alpha
+    if field.on_grey:
+        _make_grey(canvas)
     taken = np.zeros(canvas.shape[:2], bool)  # by somebody with a higher score
     for k in reversed(best_last(result)):
         person = result.person(k)
         there, here = person.windows(*canvas.shape[:2])
-        pixels, covered = canvas[there], taken[there]
+        pixels, covered, colors = canvas[there], taken[there], field.palette(person)
         for rows in bands(there):
             window = (slice(here[0].start + rows.start, here[0].start + rows.stop), here[1])
-            inside = person.labels[window] > 0
+            inside = person.inside(window)
             inside &= ~covered[rows]
             covered[rows] |= inside
-            pixels[rows][inside] = mixture(pixels[rows][inside], colours[index(person, window)[inside]], opacity)
+            index = field.index(person, window)[inside]
+            pixels[rows][inside] = mixture(pixels[rows][inside], colors[index], opacity)
+
+
+def _make_grey(canvas: np.ndarray) -> None:
+    """Give a picture, in place, its luma (ITU-R BT.601) in all channels."""
+    for rows in bands((slice(0, canvas.shape[0]), slice(0, canvas.shape[1]))):
+        luma = canvas[rows].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        canvas[rows] = np.rint(luma).astype(np.uint8)[..., None]
 
 
 # ---- boxes -----------------------------------------------------------------------------------------------------------
 
 
-def _draw_boxes(canvas: np.ndarray, result: DensePoseResult, alpha: float | None) -> None:
+def _draw_boxes(canvas: np.ndarray, result: DetectionResult, alpha: float | None) -> None:
     from PIL import ImageColor, ImageFont
 
     before = None if alpha is None or alpha == 1 else canvas.copy()
@@ -157,9 +140,9 @@ def _draw_boxes(canvas: np.ndarray, result: DensePoseResult, alpha: float | None
     font = ImageFont.load_default(size=max(11, round(min(canvas.shape[:2]) / 36)))
     for k in best_last(result):
         x0, y0, x1, y1 = result.boxes[k].tolist()
-        colour = ImageColor.getrgb(_BOX_COLOURS[k % len(_BOX_COLOURS)])
-        _outline(canvas, (int(x0), int(y0), int(max(x1 - 1, x0)), int(max(y1 - 1, y0))), width, colour)
-        _write_score(canvas, f"{result.scores[k]:.2f}", (x0, y0), font, colour)
+        color = ImageColor.getrgb(_BOX_COLORS[k % len(_BOX_COLORS)])
+        _outline(canvas, (int(x0), int(y0), int(max(x1 - 1, x0)), int(max(y1 - 1, y0))), width, color)
+        _write_score(canvas, f"{result.scores[k]:.2f}", (x0, y0), font, color)
     if before is not None:
         for rows in bands((slice(0, canvas.shape[0]), slice(0, canvas.shape[1]))):
             drawn = (canvas[rows] != before[rows]).any(axis=-1)
@@ -167,7 +150,7 @@ def _draw_boxes(canvas: np.ndarray, result: DensePoseResult, alpha: float | None
             canvas[rows][drawn] = mixture(below, canvas[rows][drawn].astype(np.float32), cast("float", alpha))
 
 
-def _outline(canvas: np.ndarray, corners: tuple[int, int, int, int], width: int, colour: tuple[int, ...]) -> None:
+def _outline(canvas: np.ndarray, corners: tuple[int, int, int, int], width: int, color: tuple[int, ...]) -> None:
     """A rectangle, corners included, whose lines are inside it, but for boxes that are thinner than these."""
     left, top, right, bottom = corners
     start, end = top + width, bottom - width + 1
@@ -178,11 +161,11 @@ def _outline(canvas: np.ndarray, corners: tuple[int, int, int, int], width: int,
         (upper, lower, left, left + width - 1),
         (upper, lower, right - width + 1, right),
     ):
-        canvas[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = colour
+        canvas[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)] = color
 
 
 def _write_score(
-    canvas: np.ndarray, text: str, corner: tuple[float, float], font: FreeTypeFont | ImageFont, colour: tuple[int, ...]
+    canvas: np.ndarray, text: str, corner: tuple[float, float], font: FreeTypeFont | ImageFont, color: tuple[int, ...]
 ) -> None:
     """A label with its foot on the box's top left corner, or inside the box where there is no room above it."""
     from PIL import Image, ImageDraw
@@ -200,16 +183,6 @@ def _write_score(
     x, y = x - columns.start, y - rows.start
     label = Image.fromarray(canvas[rows, columns])
     pen = ImageDraw.Draw(label)
-    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    pen.rectangle((x, y, x + width, y + height), fill=color)
     pen.text((x + 4 - left, y + 3 - top), text, fill="black", font=font)
     canvas[rows, columns] = np.asarray(label)
-
-
-LAYERS: dict[str, Callable[[np.ndarray, DensePoseResult, float | None], None]] = {
-    "parts": _draw_parts,
-    "u": partial(_draw_coordinate, 0),
-    "v": partial(_draw_coordinate, 1),
-    "contours": draw_contours,
-    "boxes": _draw_boxes,
-}
-"""What ``draw`` can draw."""

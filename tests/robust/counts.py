@@ -122,13 +122,17 @@ def _relative(path: Path) -> Path:
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """For subprocesses: this suite importable, no cache of the user, and little address space per thread."""
+    """For subprocesses: this suite importable, no cache of the user, and little address space per thread.
+
+    Nor does Python keep what it compiles: on a disk that is full it would keep half of it, and believe that later.
+    """
     cache = BUILD / "cache"
     return {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}".rstrip(":"),
         "XDG_CACHE_HOME": str(cache),
         "MALLOC_ARENA_MAX": "2",
+        "PYTHONDONTWRITEBYTECODE": "1",
         "DENSEPOSE_DEBUG": "0",
         **more,
     }

@@ -142,7 +142,7 @@ def _compiler(core: Any, cache: CompiledCache | None, engine: EngineFile) -> Com
     if cache is None:
         return Compiler(core)
     try:
-        return Compiler(core, cache, identity_of(core, engine.payload, str(_openvino().get_version()), _EXTENSION))
+        return Compiler(core, cache, identity_of(core, engine.members, str(_openvino().get_version()), _EXTENSION))
     except OSError:  # our own files are somewhere where they cannot be read, in an archive, say
         return Compiler(core)
 

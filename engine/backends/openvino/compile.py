@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...model.engine_file import Member
 from . import sections as openvino_sections
 from .compiled_cache import CompiledCache, warn
 
@@ -60,15 +61,15 @@ class Compiler:
         self.cache.write(key, blob)
 
 
-def identity_of(core: Any, payload: Mapping[str, bytes], version: str, extension: Path) -> dict[str, Any]:
+def identity_of(core: Any, members: Mapping[str, Member], version: str, extension: Path) -> dict[str, Any]:
     """What a compiled graph depends on, beside its section and configuration.
 
-    ``payload``: of the engine; ``version``: OpenVINO's, in full; ``extension``: our library of ops. OSError if one of
-    our own files cannot be read.
+    ``members``: of the engine's payload; ``version``: OpenVINO's, in full; ``extension``: our library of ops. OSError
+    if one of our own files cannot be read.
     """
     graph = hashlib.sha256()
-    for name in sorted(payload):
-        graph.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(payload[name]).digest())
+    for name in sorted(members):
+        graph.update(hashlib.sha256(name.encode()).digest() + bytes.fromhex(members[name].sha256))
     return {
         "graph": graph.hexdigest(),
         "openvino": version,

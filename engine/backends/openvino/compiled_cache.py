@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import struct
@@ -30,6 +31,8 @@ _FORMAT_VERSION = 1
 _HEADER = struct.Struct("<16sIIQ")  # magic, format version, bytes of the key, bytes of the blob; SHA-256 follows
 _HASH_BYTES = 32
 _SUFFIX, _PART = ".graph", ".part"
+# What OpenVINO's own cache, which was used before this one, called its files; and the folder that is ours alone.
+_BEFORE, _OWN_FOLDER = re.compile(r"[0-9]{1,20}\.blob", re.ASCII), "densepose-engine"
 _PART_SECONDS = 3600  # a part as old as this belongs to a writer that was killed
 
 
@@ -93,11 +96,13 @@ class CompiledCache:
         return content
 
     def _evict(self) -> None:
-        """Remove what is used least, until the rest is within ``MOST_BYTES``, and what killed writers left."""
+        """Remove what is used least, until the rest is within ``MOST_BYTES``, and what killed or older writers left."""
         now, total = time.time(), 0
         for used, size, name in sorted(self._entries(), reverse=True):
             if name.endswith(_PART):
                 gone = now - used > _PART_SECONDS
+            elif not name.endswith(_SUFFIX):
+                gone = True
             else:
                 total += size
                 gone = total > MOST_BYTES
@@ -106,8 +111,9 @@ class CompiledCache:
                     os.unlink(name, dir_fd=self._folder)
 
     def _entries(self) -> Iterator[tuple[float, int, str]]:
+        own = self._path.name == _OWN_FOLDER  # elsewhere, another program that uses OpenVINO may keep its files, too
         for name in os.listdir(self._folder):  # noqa: PTH208 (by its descriptor)
-            if name.endswith((_SUFFIX, _PART)):
+            if name.endswith((_SUFFIX, _PART)) or (own and _BEFORE.fullmatch(name)):
                 with contextlib.suppress(OSError):
                     found = os.stat(name, dir_fd=self._folder, follow_symlinks=False)
                     yield found.st_mtime, found.st_size, name
