@@ -14,13 +14,18 @@ import torch
 import yaml
 from embedding_models import CLASS_MESHES, ModelFiles, nine_classes, write_model
 from graph_runner import run_cut
+from PIL import Image
 from stages import with_weights
 from weights import state_dict
 
+from densepose_engine import Engine
 from densepose_engine.backends import openvino
+from densepose_engine.backends.tensorrt.graph import prepare
+from densepose_engine.benchmarking.torch_pipeline import TorchPipeline
 from densepose_engine.calibration.place.points import layers
 from densepose_engine.cli import main
 from densepose_engine.compile.layout import PACKED, pack_maps
+from densepose_engine.decoders.embeddings import VertexResult
 from densepose_engine.errors import CheckpointError
 from densepose_engine.export import export_model, network
 from densepose_engine.export.checkpoint.load import load_checkpoint, load_weights
@@ -33,7 +38,7 @@ from densepose_engine.export.model import DensePoseRCNN
 from densepose_engine.model.decoder import PREFIX
 from densepose_engine.model.description import PackedMaps
 from densepose_engine.model.engine_file import EngineFile, read_engine_file
-from densepose_engine.model.graph_file import read_graph
+from densepose_engine.model.graph_file import read_graph, take_decoder_tensors
 
 SIZE = (64, 96)
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -120,10 +125,33 @@ def check_detections(outputs: Mapping[str, np.ndarray], expected: Mapping[str, n
 OUTPUTS = ["boxes", "scores", "count", "classes", "coarse_segm", "embedding"]
 
 
-def test_the_engine_gives_what_the_graph_gives(graph: Path, picture: np.ndarray, tmp_path: Path) -> None:
-    path = tmp_path / "nine.engine"
+@pytest.fixture(scope="module")
+def engine_path(graph: Path) -> Path:
+    path = graph.with_suffix(".engine")
     assert main(["build", str(graph), "--precision", "fp32", "-o", str(path), "-q"]) == 0
-    file = read_engine_file(path)
+    return path
+
+
+def test_eager_torch_finds_the_same(files: ModelFiles, engine_path: Path) -> None:
+    """The whole way as detectron2 goes it: what an engine's time is measured against."""
+    rgb = np.asarray(Image.open(MODELS / "person.jpg").convert("RGB").resize((180, 120)))
+    settings: dict[str, Any] = {"score_threshold": 0.02, "nms_threshold": 0.1, "max_people": 30}
+    peer = TorchPipeline.from_checkpoint(files.config, files.weights, SIZE, 1)
+    with Engine.load(engine_path, cache_dir=None, warm_up=0) as engine:
+        ours, theirs = engine.infer(rgb, **settings), peer.infer(rgb, **settings)
+        assert len(peer.infer(rgb, score_threshold=1.0)) == len(engine.infer(rgb, score_threshold=1.0)) == 0
+    assert isinstance(ours, VertexResult) and isinstance(theirs, VertexResult)
+    assert len(ours) == len(theirs) > 10
+    assert len(set(ours.class_ids.tolist())) > 3
+    np.testing.assert_array_equal(ours.class_ids, theirs.class_ids)
+    assert list(ours.meshes) == list(theirs.meshes)
+    same = [(a == b).mean() for a, b in zip(ours.vertices, theirs.vertices, strict=True)]
+    assert np.mean(same) > 0.99, same
+    assert set(peer.parts_ms()) > {"detections", "closest vertices"}
+
+
+def test_the_engine_gives_what_the_graph_gives(graph: Path, engine_path: Path, picture: np.ndarray) -> None:
+    file = read_engine_file(engine_path)
     expected = run_cut(graph, feeds(picture), OUTPUTS)
     outputs = run_engine(file, picture)
     assert list(outputs) == ["boxes", "scores", "count", "classes", PACKED]
@@ -222,6 +250,28 @@ def test_int8(graph: Path, tmp_path: Path) -> None:
         )
         assert set(outputs["classes"].tolist()) <= set(range(9))
     session.close()
+
+
+def for_tensorrt(graph: Path, **options: Any) -> ir.Model:
+    """As ``build`` gives the graph to TensorRT: without the decoder's tensors."""
+    _, model, description = read_graph(graph)
+    assert len(take_decoder_tensors(model, description)) == 9
+    data = ir.to_proto(model).SerializeToString()
+    return ir.from_proto(onnx.load_model_from_string(prepare(data, "fp16", **options)))
+
+
+def test_what_tensorrt_gets(graph: Path, picture: np.ndarray) -> None:
+    dynamic, batched = for_tensorrt(graph, max_people=None), for_tensorrt(graph, max_people=7, deepstream=True)
+    onnx.checker.check_model(ir.to_proto(dynamic))
+    for model in (dynamic, batched):
+        assert [value.name for value in model.graph.outputs] == OUTPUTS
+        assert model.graph.outputs[3].dtype == ir.DataType.INT32
+    assert {value.producer().op_type for value in batched.graph.outputs} == {"Unsqueeze"}
+    expected = run_cut(graph, feeds(picture), OUTPUTS)
+    found = run_cut(for_tensorrt(graph, max_people=100), feeds(picture), OUTPUTS)
+    # Near ties of these weights' scores fall otherwise in float16: whoever is found by both is compared.
+    assert abs(np.bincount(found["classes"], minlength=9) - np.bincount(expected["classes"], minlength=9)).sum() <= 6
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=0.01)
 
 
 def one_class(**head: Any) -> dict[str, Any]:

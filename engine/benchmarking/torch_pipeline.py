@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..decoders.base import patch_size
-from ..decoders.charts import DensePoseResult
+from ..decoders.base import DetectionResult
 from ..export.checkpoint.load import load_checkpoint, load_weights
 from ..export.config.model_config import PoolerConfig, load_config
 from ..export.model import DensePoseRCNN
 from ..pictures.read import letterbox_size, padded_size, shortest_edge_size
+from .torch_decoding import torch_decoding
 
 _LARGEST_LOG = float(np.log(1000.0 / 16))
 _DIVISOR = 32
@@ -151,6 +151,7 @@ class TorchPipeline:
         self.model, self.config = model, model.config
         self._input_size = input_size
         self._ops = region_ops()
+        self._decoding = torch_decoding(model)
         self._parts: dict[str, list[float]] = defaultdict(list)
         self._proposal_counts: list[int] = []
         self.note = (
@@ -187,7 +188,7 @@ class TorchPipeline:
         nms_threshold: float | None = None,
         max_people: int | None = None,
         max_proposals: int | None = None,
-    ) -> DensePoseResult:
+    ) -> DetectionResult:
         """As ``Engine.infer``, of a uint8 RGB array."""
         box, rpn = self.config.box, self.config.rpn
         lap = self._laps()
@@ -202,7 +203,7 @@ class TorchPipeline:
         lap("box roi align")
         logits, deltas = self.model.box(pooled)
         lap("box head")
-        boxes, scores = self._detections(
+        boxes, scores, classes = self._detections(
             logits,
             deltas,
             proposals,
@@ -213,10 +214,10 @@ class TorchPipeline:
         )
         lap("detections")
         pooled = self._pool(self.model.densepose_features(levels), boxes, self.config.densepose.pooler)
-        maps = self.model.densepose(pooled) if len(boxes) else None
+        maps = self.model.densepose(pooled) if len(boxes) else {}
         lap("densepose")
-        result = self._result(boxes, scores, maps, resized, image.shape[:2])
-        lap("charts")
+        result = self._result(boxes, scores, classes, maps, resized, (image.shape[0], image.shape[1]))
+        lap(self._decoding.stage)
         return result
 
     def _laps(self) -> Callable[[str], None]:
@@ -306,40 +307,45 @@ class TorchPipeline:
         score_threshold: float,
         nms_threshold: float,
         most: int,
-    ) -> tuple[Tensor, Tensor]:
-        boxes = _decode(proposals, deltas, self.config.box.bbox_reg_weights)
-        scores = F.softmax(logits, dim=-1)[:, 0]
-        valid = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
-        boxes, scores = _clip(boxes[valid], resized), scores[valid]
-        above = scores > score_threshold
-        boxes, scores = boxes[above], scores[above]
-        kept = self._ops.nms(boxes, scores, nms_threshold)[:most]
-        return boxes[kept], scores[kept]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes in the resized picture, scores and classes, best first."""
+        weights = self.config.box.bbox_reg_weights
+        # (rows, classes, 4), or one box of each row for all classes
+        boxes = torch.stack([_decode(proposals, moves, weights) for moves in deltas.split(4, dim=1)], dim=1)
+        scores = F.softmax(logits, dim=-1)[:, :-1]
+        valid = torch.isfinite(boxes).all(dim=2).all(dim=1) & torch.isfinite(scores).all(dim=1)
+        boxes, scores = boxes[valid], scores[valid]
+        rows, classes = torch.nonzero(scores > score_threshold, as_tuple=True)
+        scores = scores[rows, classes]
+        boxes = _clip(boxes[rows, classes if boxes.shape[1] > 1 else torch.zeros_like(classes)], resized)
+        kept = self._suppressed(boxes, scores, classes, nms_threshold)[:most]
+        return boxes[kept], scores[kept], classes[kept]
+
+    def _suppressed(self, boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:
+        """Indices of what NMS within each class keeps, best first."""
+        if self.config.box.num_classes == 1:
+            return self._ops.nms(boxes, scores, threshold)
+        members = [torch.nonzero(classes == one).squeeze(1) for one in range(self.config.box.num_classes)]
+        kept = torch.cat(
+            [of_class[self._ops.nms(boxes[of_class], scores[of_class], threshold)] for of_class in members]
+        )
+        return kept[scores[kept].argsort(descending=True, stable=True)]
 
     def _result(
         self,
         boxes: Tensor,
         scores: Tensor,
-        maps: dict[str, Tensor] | None,
+        classes: Tensor,
+        maps: dict[str, Tensor],
         resized: tuple[int, int],
         size: tuple[int, int],
-    ) -> DensePoseResult:
+    ) -> DetectionResult:
         ratio = torch.tensor([size[1] / resized[1], size[0] / resized[0]])
         boxes = _clip(boxes * ratio.repeat(2), size)
         people = torch.nonzero(((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)).squeeze(1)
-        labels, uv = [], []
-        for person in people.tolist():
-            assert maps is not None
-            shape = patch_size(boxes[person].numpy())
-            coarse, fine, u, v = (
-                F.interpolate(maps[name][person : person + 1], shape, mode="bilinear", align_corners=False)
-                for name in ("coarse_segm", "fine_segm", "u", "v")
-            )
-            label = fine.argmax(dim=1) * (coarse.argmax(dim=1) > 0).long()
-            chosen = torch.cat([plane.gather(1, label[None])[0] for plane in (u, v)])
-            uv.append((chosen * (label > 0)).numpy())
-            labels.append(label[0].to(torch.uint8).numpy())
-        return DensePoseResult(boxes[people].numpy(), scores[people].numpy(), labels, uv, (size[0], size[1]))
+        if len(people) < len(boxes):
+            maps = {name: values[people] for name, values in maps.items()}
+        return self._decoding(boxes[people], scores[people], classes[people], maps, (size[0], size[1]))
 
 
 def _decode(boxes: Tensor, deltas: Tensor, weights: Sequence[float]) -> Tensor:

@@ -86,7 +86,7 @@ def network(config: str | os.PathLike[str] | ModelConfig) -> nn.Module:
     Of a configuration of DensePoseFnL's first generation the names are that generation's. ``network.backbone(x)`` gives
     the levels p2 to p6 by name, each ``(1, C, H / stride, W / stride)``, of a normalized float32 picture
     ``(1, 3, H, W)`` with H and W multiples of 32; the other parts are methods of
-    :class:`~densepose_engine.export.model.DensePoseRCNN`.
+    :class:`~densepose_engine.export.model.DensePoseRCNN`. Embeddings of vertices are zeros.
 
     Args:
         config: path of detectron2's YAML, or what ``export.config.load_config`` made of it.
