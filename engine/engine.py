@@ -18,7 +18,7 @@ from . import _core
 from .backends import LayerTime, Session, find_backend
 from .backends.forked import FORKED, keep_in_child
 from .decoders import Decoder, DetectionResult, make_decoder
-from .errors import CLOSED, EngineFileError, InferenceError
+from .errors import CLOSED, EngineFileError, InferenceError, lacks_memory
 from .model.decoder import MEMBER as DECODER
 from .model.description import ModelDescription
 from .model.engine_file import EngineFile, read_engine_file
@@ -131,8 +131,8 @@ class Engine:
             EngineFileError: it is damaged, of another version, or no engine; or there is not enough memory for it.
             BackendUnavailable: the vendor's runtime is not installed, or cannot use ``device``.
 
-        A limit on the process's address space (``ulimit -v``) that is too small for the engine can end the process:
-        OpenVINO does not survive every failed allocation. Limit memory by a control group instead.
+        A limit on the process's address space (``ulimit -v``) that is too small for the engine can end the process
+        inside OpenVINO (docs/architecture.md). Limit memory by a control group instead.
         """
         for name, value, least in (
             ("num_requests", num_requests, 1),
@@ -167,11 +167,11 @@ class Engine:
                     return load_with(cache)
                 # Whatever it was: a cache must not stand between an engine that is good and its user.
             return load_with(None)
-        except EngineFileError as error:
-            raise EngineFileError(f"{path}: {error}") from error
-        except MemoryError as error:
-            raise EngineFileError(f"{path}: there is not enough memory to load it ({error})") from error
         except _LOAD_FAILURES as error:
+            if lacks_memory(error):
+                raise EngineFileError(f"{path}: there is not enough memory to load it ({error!s:.500})") from error
+            if isinstance(error, EngineFileError):
+                raise EngineFileError(f"{path}: {error}") from error
             # Arguments were checked above: what is left is a graph that is not what the manifest says.
             raise EngineFileError(
                 f"{path}: its graph and its manifest do not fit ({error!r}); build it again"

@@ -102,6 +102,18 @@ def require(module: str, extra: str | None = None, purpose: str = "this") -> Mod
         ) from error
 
 
+# What OpenVINO, oneDNN, TBB and the C++ library say; a thread's stack is memory, too.
+_MEMORY_MESSAGES = (
+    *("bad_alloc", "can't alloc", "Failed to allocate", "annot allocate memory", "Unable to allocate"),
+    *("out of memory", "Resource temporarily unavailable"),
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether it was for want of memory, which vendors say in their messages alone."""
+    return isinstance(error, MemoryError) or any(message in str(error) for message in _MEMORY_MESSAGES)
+
+
 def missing_package(error: BaseException) -> BackendUnavailable | None:
     """What a user should read where an import failed that nobody guarded with ``require``; None for any other error.
 

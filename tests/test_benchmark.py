@@ -305,6 +305,8 @@ def test_streams_raise_no_question_of_turns(demo_engine: Path) -> None:
 def test_peers_find_the_same_and_are_timed(
     demo_engine: Path, demo_onnx: Path, peer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if peer != "openvino-stock":
+        pytest.importorskip(peer)
     quick = ["--warmUp=0", "--duration=0", "--iterations=2", "--noFootprint", "--noProfile", "--sweep="]
     inputs = ["--loadInputs", MODELS / "person.jpg", MODELS / "astronaut.jpg", "--max-proposals", 100]
     inputs += ["--reference", "elsewhere=0.001"]

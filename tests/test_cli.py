@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import conftest
 import numpy as np
 import pytest
 from fake_engine import FakeEngine
@@ -103,6 +104,7 @@ def test_inspect(demo_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_damaged_and_missing_inputs(
     demo_engine: Path, demo_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("torch")  # export comes no further without it
     damaged, out = tmp_path / "damaged.engine", tmp_path / "out"
     damaged.write_bytes(demo_engine.read_bytes()[:-1000])
     weights = tmp_path / "weights.pth"
@@ -319,6 +321,7 @@ def test_existing_graphs_and_engines_stay(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_unknown_keys_are_a_warning_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
     config = tmp_path / "odd.yaml"
     config.write_text((MODELS / "demo.yaml").read_text(encoding="utf-8") + "\nODD_KEY: 1\n")
     weights = tmp_path / "none.pth"
@@ -353,7 +356,7 @@ def test_version_names_every_runtime_and_imports_none(tmp_path: Path) -> None:
     lines = dict(line.rsplit(" ", 1) for line in run.stdout.splitlines())
     assert lines["python"] == ".".join(map(str, sys.version_info[:3]))
     for name in ("densepose-engine", "numpy", "Pillow", "openvino", "torch", "onnx"):
-        assert lines[name] == version(name)
+        assert name in conftest.WITHOUT or lines[name] == version(name)
     assert lines["instruction set"]
 
 

@@ -18,6 +18,7 @@ from densepose_engine import (
     Engine,
     EngineFileError,
     ImageError,
+    InferenceError,
 )
 from densepose_engine.backends import find_backend
 from densepose_engine.model.engine_file import EngineFile, read_engine_file, write_engine_file
@@ -254,6 +255,26 @@ def test_a_payload_that_openvino_cannot_read_is_an_engine_error(
     )
     with pytest.raises(EngineFileError, match=r"other\.engine"):
         Engine.load(other, cache_dir=None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 141. MiB"),
+        EngineFileError("OpenVINO 1.2 cannot load this engine: Exception from core.cpp:117: / std::bad_alloc"),
+        InferenceError("OpenVINO failed: [CPU] Convolution node with name 'x' can't alloc"),
+    ],
+)
+def test_want_of_memory_is_no_fault_of_the_engine(
+    error: Exception, demo_engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("densepose_engine.backends.openvino.load", fail)
+    with pytest.raises(EngineFileError, match=r"demo\.engine: there is not enough memory to load it") as raised:
+        Engine.load(demo_engine)
+    assert "build it again" not in str(raised.value)
 
 
 @pytest.mark.parametrize("missing", ["input", "defaults", "capacity", "maps"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import pytest
 
 from densepose_engine.cli import BAD_INPUT, BAD_RUNTIME, BUG, OK, SOME_FAILED
@@ -107,6 +108,8 @@ def run(cases: list[tuple[list[str], str, str]]) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("name", [name for name, needed in NEEDED.items() if needed])
 def test_a_command_without_what_it_needs(name: str, commands: dict[str, list[str]]) -> None:
+    for package in sorted(conftest.WITHOUT & set(NEEDED[name])):  # it must be there to be taken away
+        pytest.importorskip(package)
     ways = [("missing", "broken")[index % 2] for index in range(len(NEEDED[name]))]  # by turns, which is faster
     cases = [([*commands[name], "-q"], package, how) for package, how in zip(NEEDED[name], ways, strict=True)]
     for (_, package, how), (code, said) in zip(cases, run(cases), strict=True):

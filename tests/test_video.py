@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from densepose_engine import BackendUnavailable, Engine, ImageError, cli
 from densepose_engine.commands.infer_video import infer_video
 from densepose_engine.video import VideoReader, VideoWriter, is_video
+from densepose_engine.video_library import OLDEST, pyav
 
 pytest.importorskip("av")
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -156,6 +158,23 @@ def test_json_of_a_video_writes_no_file(
 def test_a_folder_takes_a_video_of_the_clips_name(demo_engine: Path, clip: Path, tmp_path: Path) -> None:
     assert main("infer", demo_engine, clip, "-o", tmp_path / "folder", "--no-cache", "-q") == 0
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["clip.parts.mp4"]
+
+
+@pytest.mark.parametrize("release", ["9.2.0", "14.1.0", "14.0.0rc1"])
+def test_a_release_of_pyav_that_is_too_old_is_named(
+    release: str,
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("av.__version__", release)
+    assert main("infer", demo_engine, clip, "-o", tmp_path / "x.mp4", "-q") == cli.BAD_RUNTIME
+    assert f"videos need PyAV 14.2 or newer, and {release} is here; pip install" in capsys.readouterr().err
+    monkeypatch.setattr("av.__version__", "14.2.0")
+    assert pyav().__version__ == "14.2.0"
+    text = (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert set(re.findall(r'"av>=([0-9.]+)"', text)) == {".".join(map(str, OLDEST))}
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -270,6 +272,22 @@ def test_a_full_disk_is_an_error_with_the_files_name(tmp_path: Path, suffix: str
     with small_disk(100_000), pytest.raises(OSError, match=rf"video\{suffix}") as caught:
         write(path, noise(200), Fraction(25), Fraction(1, 25), lossless=suffix in LOSSLESS_SUFFIXES)
     assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
+
+
+def test_nothing_is_tried_again_when_a_failed_file_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    writer = VideoWriter(tmp_path / "video.mp4", Fraction(25), Fraction(1, 25))
+    with small_disk(200_000):  # the encoder keeps all frames until it is emptied
+        with pytest.raises(OSError, match=r"video\.mp4"), writer:
+            writer.begin(240, 320)
+            for at in range(12):
+                writer.write(np.random.default_rng(at).integers(0, 256, (240, 320, 3), np.uint8), at)
+        del writer
+        gc.collect()
+    assert not ignored
 
 
 def test_sizes_that_an_encoder_refuses_are_refused_before_the_work(tmp_path: Path) -> None:

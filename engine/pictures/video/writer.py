@@ -293,6 +293,7 @@ class VideoWriter:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
         except self._av.FFmpegError as error:
+            self.abandon()  # or the container would try it again when it is collected, and complain on stderr
             raise self._failed(error) from error
 
     def abandon(self) -> None:
