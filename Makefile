@@ -79,7 +79,7 @@ test-oracle: build $(VENV)/testable
 # The kernels on a processor that has AVX2 and no more. Needs qemu-x86_64 (Debian: qemu-user).
 test-avx2: build $(VENV)/testable
 	qemu-x86_64 -cpu Haswell $(BIN)/python -m pytest tests/test_generate_proposals.py tests/test_multilevel_roi_align.py \
-	  tests/test_box_detections.py tests/test_chart_result.py tests/test_resize.py
+	  tests/test_box_detections.py tests/test_chart_result.py tests/test_closest_vertices.py tests/test_resize.py
 
 # Ring (b): the plugins compile, load, and whole engines are built for GPUs that need not be here; nothing is executed.
 # Needs nvcc on PATH and TENSORRT_ROOT, a folder with include/NvInfer.h. TENSORRT_HEADERS=a:b:c are more such folders

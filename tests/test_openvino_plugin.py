@@ -67,6 +67,19 @@ def chart_case(people: int = 2) -> tuple[str, dict[str, Any], list[np.ndarray], 
     return "ChartResult", {"layout": "NCHW"}, [*maps, boxes], 4
 
 
+def vertices_case(people: int = 3) -> tuple[str, dict[str, Any], list[np.ndarray], int]:
+    """Two meshes, one of less than a block; the last person is one pixel."""
+    meshes = [RNG.standard_normal((count, 6)).astype(np.float32) for count in (5000, 7)]
+    trees = [_core.vertex_tree(mesh / np.linalg.norm(mesh, axis=1, keepdims=True)) for mesh in meshes]
+    sheets = np.cumsum([0, *(len(tree[3]) for tree in trees)]).astype(np.int32)
+    maps = [RNG.standard_normal((people, c, 8, 8), dtype=np.float32) for c in (2, 6)]
+    maps[1][:1, 2, 3] = np.nan
+    boxes = np.array([[1, 2, 30, 41], [5, 5, 29, 37], [3, 3, 3.5, 3.5]], np.float32)[:people]
+    tree = [np.concatenate([tree[i] for tree in trees]) for i in range(4)]
+    which = np.array([0, 1, 0], np.int32)[:people]
+    return "ClosestVertices", {"layout": "NCHW"}, [*maps, boxes, which, *tree, sheets], 3
+
+
 CASES = {
     "proposals": proposals_case(),
     **{f"align-{d.__name__}-{y}": align_case(d, y) for d in (np.float32, np.uint8, np.int8) for y in ("NCHW", "NHWC")},
@@ -75,6 +88,8 @@ CASES = {
     "no proposals": detections_case(0),
     "chart": chart_case(),
     "nobody": chart_case(0),
+    "vertices": vertices_case(),
+    "nobody's vertices": vertices_case(0),
 }
 
 

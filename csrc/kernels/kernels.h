@@ -144,6 +144,14 @@ struct Points {
   std::int64_t stride, dimensions, count;
 };
 
+// Working memory of the search for closest vertices.
+struct SearchRoom {
+  static constexpr std::int64_t kPoints = 4;
+  float *e, *turned;      // [dimensions, kPoints]
+  std::int64_t* corners;  // [dimensions, kPoints]
+  std::int32_t* blocks;   // one for each point: the block where its vertex is guessed to be, afterwards where it is
+};
+
 struct Kernels {
   const char* isa;
 
@@ -204,7 +212,7 @@ struct Kernels {
   // The number of the closest vertex to each point that is wanted, and 0 for the others (closest_vertices.h says what
   // is closest).
   void (*find_closest)(const VertexSheets& sheets, const Points& points, const std::uint8_t* wanted,
-                       std::int32_t* closest);
+                       const SearchRoom& room, std::int32_t* closest);
 
   // --- pictures: integers, or single float32 operations that nothing may fuse, so that every table gives the same bits
 

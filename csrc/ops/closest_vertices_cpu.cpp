@@ -51,7 +51,8 @@ struct Person {
   std::uint8_t* mask;
 };
 
-void paint_row(const Person& person, const Depths& depth, std::int64_t y, const MapTap* columns, float* pixels) {
+void paint_row(const Person& person, const Depths& depth, std::int64_t y, const MapTap* columns, float* pixels,
+               const SearchRoom& room) {
   const auto map_size = static_cast<std::int32_t>(person.map_size);
   const MapTap tap = map_tap(y, person.size.height, map_size);
   const std::int64_t row = person.map_size * depth.all(), width = person.size.width;
@@ -68,7 +69,8 @@ void paint_row(const Person& person, const Depths& depth, std::int64_t y, const 
     for (std::int64_t c = 1; c < depth.coarse; ++c) inside = inside || !(coarse[c] <= coarse[0]);
     mask[x] = inside && coarse[0] == coarse[0];
   }
-  kernel.find_closest(person.sheets, {pixels, depth.all(), depth.embedding, width}, mask, person.closest + y * width);
+  kernel.find_closest(person.sheets, {pixels, depth.all(), depth.embedding, width}, mask, room,
+                      person.closest + y * width);
 }
 
 // See VertexSheets: twice the bound of the error of both products, a box's and a vertex's.
@@ -177,6 +179,12 @@ void ClosestVertices::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scrat
       cut_bands({patches.sizes.begin(), patches.sizes.size()}, offsets[people], kMinPixels, bands);
   // Of a band: the pixels of a row, and where in the map its columns lie.
   auto* const pixels = scratch.take<float>(static_cast<std::size_t>(pieces * widest * depth.all()));
+  auto* const rooms = scratch.take<SearchRoom>(static_cast<std::size_t>(pieces));
+  for (std::int64_t i = 0; i < pieces; ++i) {
+    const auto values = static_cast<std::size_t>(depth.embedding * SearchRoom::kPoints);
+    rooms[i] = {scratch.take<float>(values), scratch.take<float>(values), scratch.take<std::int64_t>(values),
+                scratch.take<std::int32_t>(static_cast<std::size_t>(widest))};
+  }
   auto* const taps = scratch.take<MapTap>(static_cast<std::size_t>(pieces * widest));
   scratch.parallel(pieces, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
@@ -184,8 +192,9 @@ void ClosestVertices::run(Span<const Tensor> inputs, Span<Tensor> outputs, Scrat
       MapTap* const columns = taps + i * widest;
       for (std::int64_t x = 0; x < person.size.width; ++x)
         columns[x] = map_tap(x, person.size.width, static_cast<std::int32_t>(map_size));
+      std::fill(rooms[i].blocks, rooms[i].blocks + person.size.width, 0);
       for (std::int64_t y = bands[i].begin; y < bands[i].end; ++y)
-        paint_row(person, depth, y, columns, pixels + i * widest * depth.all());
+        paint_row(person, depth, y, columns, pixels + i * widest * depth.all(), rooms[i]);
     }
   });
 }

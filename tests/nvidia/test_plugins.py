@@ -39,6 +39,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     },
     "BoxDetections": {"bbox_weights": [10.0, 10.0, 5.0, 0.3], "capacity": 9, "dynamic": 1},
     "ChartResult": {"layout": "NHWC"},
+    "ClosestVertices": {"layout": "NHWC", "channels": [2, 16], "block": 2},
 }
 
 
@@ -103,6 +104,7 @@ def test_fields_survive(trt: ModuleType, name: str) -> None:
         ("MultilevelRoiAlign", {"strides": [4], "layout": "CHWN"}, "layout must be NCHW or NHWC"),
         ("MultilevelRoiAlign", {"strides": [4], "pooled_size": [1, 2]}, "pooled_size must be one number"),
         ("ChartResult", {"dynamic": 1}, "dynamic must be 0"),
+        ("ClosestVertices", {"dynamic": 1}, "dynamic must be 0"),
         ("BoxDetections", {"capacity": 0}, "capacity must be from 1"),
     ],
 )
@@ -161,10 +163,27 @@ def test_levels_of_two_types_are_refused(trt: ModuleType, plugin_library: ctypes
     assert "input level_1 is float16" in plugin_library.densepose_last_error().decode()
 
 
-def test_a_chart_cannot_stand_in_a_graph(trt: ModuleType, plugin_library: ctypes.CDLL) -> None:
+CHART = [
+    *(tensor(name, F32, 2, channels, 8, 8) for name, channels in (("c", 2), ("f", 25), ("u", 25), ("v", 25))),
+    tensor("boxes", F32, 2, 4),
+]
+VERTICES = [
+    *(tensor("c", F32, 2, 2, 8, 8), tensor("e", F32, 2, 16, 8, 8), tensor("boxes", F32, 2, 4), tensor("m", I32, 2)),
+    *(tensor("vertices", F32, 256, 17, 16), tensor("numbers", I32, 256, 16), tensor("blocks", F32, 16, 2, 17, 16)),
+    *(tensor("groups", F32, 1, 2, 17, 16), tensor("sheets", I32, 2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "outputs"),
+    [("ChartResult", CHART, 4), ("ClosestVertices", VERTICES, 3)],
+    ids=["chart", "vertices"],
+)
+def test_what_has_the_size_of_boxes_cannot_stand_in_a_graph(
+    trt: ModuleType, plugin_library: ctypes.CDLL, op: str, inputs: list[ir.Value], outputs: int
+) -> None:
     """Its outputs' sizes depend on boxes; the sentence says where it runs instead."""
-    maps = [tensor(name, F32, 2, channels, 8, 8) for name, channels in (("c", 2), ("f", 25), ("u", 25), ("v", 25))]
-    ok, _ = parse(trt, graph("ChartResult", [*maps, tensor("boxes", F32, 2, 4)], 4))
+    ok, _ = parse(trt, graph(op, inputs, outputs))
     assert not ok
     assert "run it behind the graph" in plugin_library.densepose_last_error().decode()
 

@@ -18,6 +18,7 @@ from .counts import ROOT, Counts, environment
 
 _TESTS = (
     *("test_generate_proposals", "test_multilevel_roi_align", "test_box_detections", "test_chart_result"),
+    "test_closest_vertices",
     *("test_resize", "test_thread_pool", "test_openvino_plugin"),
 )
 _REPORT = re.compile(r"ERROR: \w+Sanitizer: .*|WARNING: ThreadSanitizer: .*|\S+: runtime error: .*")

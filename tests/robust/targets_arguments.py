@@ -198,7 +198,9 @@ class Kernels(Target):
 
     def run(self, path: Path) -> None:
         rng = Random(path.read_text())
-        name = rng.choice(["GenerateProposals", "MultilevelRoiAlign", "BoxDetections", "ChartResult"])
+        name = rng.choice(
+            ["GenerateProposals", "MultilevelRoiAlign", "BoxDetections", "ChartResult", "ClosestVertices"]
+        )
         attributes, inputs = getattr(self, f"_{name}")(rng)
         for key in rng.sample(sorted(attributes), rng.choice([0, 1, 1])):
             attributes[key] = _another(attributes[key], rng)
@@ -265,6 +267,21 @@ class Kernels(Target):
         shapes = [(channels, side) for channels in (rng.choice([1, 2, 15]), parts, parts, parts)]
         maps = [_map(channels, size, size, layout, rng, people=people) for channels, size in shapes]
         return {"layout": layout}, [*maps, _boxes(people, rng)]
+
+    @staticmethod
+    def _ClosestVertices(rng: Random) -> tuple[dict[str, Any], list[np.ndarray]]:
+        people, side, depth = rng.choice([0, 1, 3]), rng.choice([1, 4, 28]), rng.choice([1, 3, 16])
+        layout = rng.choice(["NCHW", "NHWC"])
+        maps = [_map(channels, side, side, layout, rng, people=people) for channels in (rng.choice([1, 2, 15]), depth)]
+        numbers = np.random.default_rng(rng.getrandbits(32))
+        trees = [
+            _core.vertex_tree(numbers.standard_normal((rng.choice([1, 15, 16, 300]), depth)).astype(np.float32))
+            for _ in range(rng.choice([1, 2]))
+        ]
+        sheets = np.cumsum([0, *(len(tree[3]) for tree in trees)]).astype(np.int32)
+        meshes = np.array([rng.choice([0, 1, -1, 2**31 - 1]) for _ in range(people)], np.int32)
+        tree = [np.concatenate([one[part] for one in trees]) for part in range(4)]
+        return {"layout": layout}, [*maps, _boxes(people, rng), meshes, *tree, sheets]
 
 
 def _another(value: Any, rng: Random) -> Any:
