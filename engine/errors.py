@@ -29,6 +29,7 @@ INSTALLED_BY = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx-cu13",
     "torch": "'densepose-engine[export]'",
+    "trimesh": "'densepose-engine[mesh]'",
     "yaml": "'densepose-engine[export]'",
 }
 

@@ -19,7 +19,7 @@ MODELS = TESTS.parent / "models"
 PICTURE = str(MODELS / "person.jpg")
 OPTIONAL = (
     *("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "av", "pycocotools", "PIL", "yaml", "openvino"),
-    *("tensorrt", "tensorrt_rtx", "pycuda", "scipy", "matplotlib"),
+    *("tensorrt", "tensorrt_rtx", "pycuda", "scipy", "trimesh", "matplotlib"),
 )
 READS_GRAPHS = ("onnx", "onnx_ir", "openvino")
 EXPORTS = ("torch", "onnx", "onnx_ir", "onnxscript", "yaml")

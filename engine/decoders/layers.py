@@ -17,8 +17,9 @@ class ColorField:
     """Every pixel of a person that is not background in a color of its own.
 
     ``index(person, window)``: which color each pixel of the window has, integers ``[h, w]``; ``palette(person)``: the
-    colors, float32 RGB of 0 .. 255, ``[n, 3]``. ``alpha``: opacity where the caller asks for none; ``on_grey``: over a
-    picture without colors of its own, and ``boxes``: with boxes and scores, where the layer is a picture of its own.
+    colors, float32 RGB of 0 .. 255, ``[n, 3]``, or ``[n, 4]`` with an opacity of their own, 0 .. 1. ``alpha``: opacity
+    where the caller asks for none; ``on_grey``: over a picture without colors of its own, and ``boxes``: with boxes and
+    scores, where the layer is a picture of its own.
     """
 
     index: Callable[[Any, Window], np.ndarray]

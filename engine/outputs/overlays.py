@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from ..decoders import DetectionResult
-from ..decoders.layers import ColorField, Contours
+from ..decoders.layers import ColorField, Contours, Layer
 from ..pictures.read import to_rgb_array
 from .blending import bands, best_last, line_width, mixture
 from .contours import draw_contours
@@ -33,7 +33,7 @@ SCORE_THRESHOLD = 0.5
 def draw(
     image: Picture,
     result: DetectionResult,
-    what: str | Sequence[str] | None = None,
+    what: str | Layer | Sequence[str | Layer] | None = None,
     alpha: float | None = None,
     score_threshold: float = SCORE_THRESHOLD,
 ) -> np.ndarray:
@@ -47,7 +47,8 @@ def draw(
             "contours" -- lines of equal U and of equal V in the same colors, and the parts' outlines;
             "vertex" -- colors that change smoothly along the surface, of networks with embeddings;
             "dp_vertex" -- as detectron2 draws these: blue to red over a grey picture;
-            "boxes" -- the boxes and their scores.
+            "boxes" -- the boxes and their scores;
+            what ``outputs.surface`` makes of a mesh file: positions in space, a texture.
         alpha: opacity, 0 .. 1; by default 0.65 of color fields (0.7 of dp_vertex) and 1 of lines.
         score_threshold: people with a score above this are drawn; 0 draws everybody who was found.
 
@@ -60,9 +61,11 @@ def draw(
         TypeError, ValueError, ImageError: as ``to_rgb_array``; an unknown ``what``; a picture of another size; an
             ``alpha`` or ``score_threshold`` that is not from 0 to 1.
     """
-    names = (next(iter(result.layers)),) if what is None else (what,) if isinstance(what, str) else tuple(what)
-    for name in names:
-        if name not in (known := (*result.layers, BOXES)):
+    if what is None:
+        what = next(iter(result.layers))
+    wanted = (what,) if isinstance(what, str | ColorField | Contours) else tuple(what)
+    for name in wanted:
+        if isinstance(name, str) and name not in (known := (*result.layers, BOXES)):
             raise ValueError(f"what must be one of {', '.join(known)} or several of them, not {name!r}")
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha!r}")
@@ -74,8 +77,8 @@ def draw(
             f"the result is of one with {result.image_size[0]} x {result.image_size[1]}"
         )
     shown = people_above(result, score_threshold)
-    for name in names:
-        layer = result.layers.get(name)
+    for name in wanted:
+        layer = result.layers.get(name) if isinstance(name, str) else name
         if layer is None:
             _draw_boxes(canvas, shown, alpha)
         elif isinstance(layer, Contours):
@@ -118,8 +121,13 @@ def _draw_field(canvas: np.ndarray, result: DetectionResult, field: ColorField, 
             inside = person.inside(window)
             inside &= ~covered[rows]
             covered[rows] |= inside
-            index = field.index(person, window)[inside]
-            pixels[rows][inside] = mixture(pixels[rows][inside], colors[index], opacity)
+            chosen = colors[field.index(person, window)[inside]]
+            pixels[rows][inside] = mixture(pixels[rows][inside], chosen[:, :3], opacity * _opacity(chosen))
+
+
+def _opacity(colors: np.ndarray) -> np.ndarray | float:
+    """What colors have of their own, ``[n, 1]``; 1 where they are RGB."""
+    return colors[:, 3:] if colors.shape[1] > 3 else 1.0
 
 
 def _make_grey(canvas: np.ndarray) -> None:

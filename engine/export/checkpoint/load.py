@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from ...files.fields import shown
+from ...files.numpy_pickle import NUMPY_BUILDERS, PickledArray
+from ...files.pickle_reader import DamagedPickleError, PickleError, read_pickle
 from ...files.reading import NotRegularError, check_zip_directory, open_regular
 from .generations import advice
 from .maps import advice_on_classes, advice_on_maps
-from .numpy_pickle import NUMPY_BUILDERS, PickledArray
-from .pickle_reader import DamagedPickleError, PickleError, read_pickle
 from .torch_archive import check_torch_archive
 
 _ZIP, _PICKLE, _OLD_TORCH = b"PK\x03\x04", b"\x80", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -2,8 +2,8 @@
 
 ``torch.load(weights_only=True)`` runs no foreign code, but it believes what an archive declares: it inflates compressed
 entries, and calls ``bytearray(n)``, ``torch.Tensor(n)`` and other allowed constructors with any n. So the archive's own
-description is first read as data (``pickle_reader``), and only plain tensors over storages that the file really holds
-pass.
+description is first read as data (``files.pickle_reader``), and only plain tensors over storages that the file really
+holds pass.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import zipfile
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from .numpy_pickle import ordered_dict
-from .pickle_reader import Budget, Builder, DamagedPickleError, Global, Opaque, PickleError, read_pickle
+from ...files.numpy_pickle import ordered_dict
+from ...files.pickle_reader import Budget, Builder, DamagedPickleError, Global, Opaque, PickleError, read_pickle
 
 _STORAGE_BYTES: Mapping[str, int] = {
     "DoubleStorage": 8,
@@ -41,7 +41,7 @@ class _Tensor(Opaque):
 
 
 def check_torch_archive(file: IO[bytes], size: int) -> None:
-    """Raises :class:`~.pickle_reader.PickleError` unless torch can read the archive of ``size`` bytes safely."""
+    """Raises ``PickleError`` unless torch can read the archive of ``size`` bytes safely."""
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()

@@ -2,7 +2,7 @@
 
 A pickle is a program, and ``pickle.load`` runs it: importing, calling, allocating what it asks for. Here the standard
 library's decoder (``pickletools.genops``) splits it into opcodes, and a small stack machine follows only those that
-checkpoints consist of. A name stands for itself (:class:`Global`) until a *builder* from a fixed table makes plain data
+plain data consists of. A name stands for itself (:class:`Global`) until a *builder* from a fixed table makes plain data
 of its arguments. Memory stays near the file's own size: no declared length is believed beyond the end of the file,
 copies are counted against it, and the number of opcodes is limited.
 """
@@ -19,7 +19,7 @@ MAX_OPCODES = 1_000_000
 
 
 class PickleError(ValueError):
-    """The pickle asks for something that no checkpoint needs; the message says what, and begins with "it"."""
+    """The pickle asks for something that plain data has no need of; the message says what, and begins with "it"."""
 
 
 class DamagedPickleError(PickleError):
@@ -99,6 +99,7 @@ class _Machine:
     builders: Mapping[tuple[str, str], Builder]
     persistent: Callable[[Any], Any] | None
     budget: Budget
+    content: str
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class _Machine:
     def push_global(self, module: Any, name: Any) -> None:
         found = Global(str(module), str(name))
         if (found.module, found.name) not in self.builders:
-            raise PickleError(f"it asks for {found}, which no checkpoint of weights needs")
+            raise PickleError(f"it asks for {found}, which no {self.content} needs")
         self.stack.append(found)
 
     def persistent_load(self) -> None:
@@ -230,7 +231,7 @@ class _Machine:
             case "PROTO" | "FRAME":
                 pass
             case _:
-                raise PickleError(f"it uses the opcode {opcode}, which no checkpoint of weights needs")
+                raise PickleError(f"it uses the opcode {opcode}, which no {self.content} needs")
 
 
 def read_pickle(
@@ -238,20 +239,22 @@ def read_pickle(
     size: int,
     builders: Mapping[tuple[str, str], Builder],
     persistent: Callable[[Any], Any] | None = None,
+    content: str = "checkpoint of weights",
 ) -> Any:
     """The object that a pickle of ``size`` bytes describes, made of plain data and what ``builders`` return.
 
     ``builders`` maps (module, name) to what stands in for that name; every other name is refused. ``persistent``
-    resolves persistent ids. Python 2's byte strings become text, byte by byte (latin-1), as detectron2 reads them.
+    resolves persistent ids; ``content`` is what messages call a good file. Python 2's byte strings become text, byte
+    by byte (latin-1), as detectron2 reads them.
 
     Raises :class:`PickleError` for everything that is wrong with the pickle.
     """
-    machine = _Machine(builders, persistent, Budget(size))
+    machine = _Machine(builders, persistent, Budget(size), content)
     bounded = cast(IO[bytes], BoundedStream(stream, size))  # has all that genops uses
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(bounded)):
             if count > MAX_OPCODES:
-                raise PickleError(f"it has more than {MAX_OPCODES} opcodes, many more than a checkpoint needs")
+                raise PickleError(f"it has more than {MAX_OPCODES} opcodes, many more than a {content} needs")
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument)
