@@ -5,7 +5,7 @@ score is null where nobody was to be found.
 
     version        1; it is raised when a key changes its meaning or goes
     data           the annotation file
-    gps            "simple" or "coco"
+    gps            "simple", "coco" or "ogps"
     max_people     the best so many of a picture were scored
     score_threshold  people with a score above it were, null for the model's own
     pictures       how many were scored
@@ -104,7 +104,7 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     yield f"{_basis(evaluation)}, {evaluation.found:,} found"
     yield ""
     yield "      " + "".join(f"{name:>8}" for name in evaluation.box.numbers)
-    for metric, name in _NAMES.items():
+    for metric, name in _names(evaluation.definition).items():
         yield f"{name:6}" + "".join(f"{_number(value):>8}" for value in getattr(evaluation, metric).numbers.values())
 
 
@@ -119,7 +119,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield _basis(reference)
     yield ""
     yield f"{'':10}{'reference':>11}{'other':>9}{'difference':>12}   {INTERVAL}% interval"
-    for metric, name in _NAMES.items():
+    for metric, name in _names(reference.definition).items():
         mine, theirs = getattr(reference, metric).numbers, getattr(other, metric).numbers
         for statistic, difference in comparison.differences[metric].items():
             yield (
@@ -138,6 +138,11 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         yield f"  {label:18}{getattr(moved, key):9.5f}"
     if comparison.yardstick is not None:
         yield f"  {'part disagreement':18}{comparison.yardstick}"
+
+
+def _names(definition: str) -> Mapping[str, str]:
+    """What the DensePose project calls the metrics."""
+    return {**_NAMES, "gps": "OGPS", "gpsm": "OGPSm"} if definition == "ogps" else _NAMES
 
 
 def _basis(evaluation: Evaluation) -> str:
