@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from densepose_engine import DensePoseEngineError, cli
+from densepose_engine.decoders import load_result
 from densepose_engine.decoders.embeddings import Surface, VertexResult
 from densepose_engine.decoders.mesh import Geodesics
 from densepose_engine.evaluation.accuracy import Dataset, Evaluator, gps_definition
@@ -249,8 +251,59 @@ def test_evaluate_prints_it(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         row = next(line for line in table.splitlines() if line.split()[:1] == [name])
         assert row.split()[1:] == [f"{one[metric][key]:.2f}" for key in ("AP", "AP50", "AP75", "AR")]
     assert one["gps"]["AP"] > 0
-    assert cli.main([*common, "--predictions", "found", "--mesh-file", "mesh.npz", "--resamples", "20"]) == 0
-    assert "OGPSm" in capsys.readouterr().out
+
+
+def test_evaluate_says_how_far_vertices_moved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same people, all of whose vertices are others."""
+    distance = np.load("mesh.npz")["geodesics"]
+    Path("moved").mkdir()
+    expected = []
+    for path in sorted(Path("found").iterdir()):
+        result = load_result(path)
+        assert isinstance(result, VertexResult)
+        order = np.flatnonzero(result.scores >= 0.5)
+        vertices = tuple(
+            np.where(mask, (v + 7) % COUNT, 0).astype(np.uint16)
+            for v, mask in zip(result.vertices, result.masks, strict=True)
+        )
+        replace(result, vertices=vertices).save(Path("moved") / path.name)
+        for k in order:
+            mask = result.masks[k]
+            if mask.any():
+                expected.append(distance[result.vertices[k][mask], vertices[k][mask]].mean())
+    arguments = ["evaluate", "--predictions", "found", "--predictions", "moved", "--data", "set"]
+    arguments += ["--mesh-file", "mesh.npz", "--resamples", "20"]
+    assert cli.main([*arguments, "--json", "-"]) == 0
+    drift = json.loads(capsys.readouterr().out)["comparison"]["drift"]
+    assert drift["matched"] == len(expected) and drift["mask_iou"] == 1 and drift["part_agreement"] == 0
+    assert drift["surface_distance"] == pytest.approx(np.mean(expected), rel=1e-5) and drift["surface_distance"] > 0.1
+    assert cli.main(arguments) == 0
+    table = capsys.readouterr().out
+    assert f"{100 * drift['surface_distance']:.2f} cm along the surface" in table and "same vertex" in table
+    assert "OGPSm" in table and "U, V" not in table
+
+
+def test_distances_are_of_the_same_pixels() -> None:
+    rng = np.random.default_rng(4)
+    distance = distances(rng)
+    ogps = Ogps([Geodesics(MESH, distance), Geodesics("dog_60", distance)])
+    found = []
+    for x, y, h, w in ((3, 2, 9, 12), (6, 0, 8, 11)):
+        mask = rng.random((h, w)) < 0.7
+        found.append((np.array([x, y, x + w, y + h], np.float32), 0.9, mask, rng.integers(0, COUNT, (h, w))))
+    one, two = (vertex_result([person]) for person in found)
+    values = []
+    for y in range(20):
+        for x in range(30):
+            inside = [0 <= y - int(b[1]) < m.shape[0] and 0 <= x - int(b[0]) < m.shape[1] for b, _, m, _ in found]
+            if all(inside) and all(m[y - int(b[1]), x - int(b[0])] for b, _, m, _ in found):
+                a, b = (v[y - int(box[1]), x - int(box[0])] for box, _, _, v in found)
+                values.append(distance[a, b])
+    assert ogps.distance(one, 0, two, 0) == pytest.approx(np.mean(values), rel=1e-6) and len(values) > 10
+    assert ogps.distance(two, 0, one, 0) == pytest.approx(np.mean(values), rel=1e-6)
+    assert ogps.distance(one, 0, vertex_result([found[1]], "dog_60"), 0) is None
+    far = vertex_result([(found[0][0] + 25, *found[0][1:])])
+    assert ogps.distance(one, 0, far, 0) is None
 
 
 def test_evaluate_says_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -336,7 +336,7 @@ def _evaluate(
     for picture in dataset.pictures:  # what is wrong with the annotations is said before the work
         gps.check(picture)
     evaluators = [Evaluator(gps, max_people, predictor.name) for predictor in predictors]
-    meter, failures = DriftMeter(max_people), []
+    meter, failures = DriftMeter(max_people, gps.distance), []
     for picture in dataset.pictures:
         try:
             results = [predictor(picture) for predictor in predictors]

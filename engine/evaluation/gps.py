@@ -74,6 +74,9 @@ class GpsDefinition(Protocol):
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         """Who is right, by either similarity."""
 
+    def distance(self, reference: DetectionResult, i: int, other: DetectionResult, j: int) -> float | None:
+        """How far apart two patches of one person are along the surface, in meters; None where nothing tells."""
+
 
 class SimpleGps:
     """One k for all points, a surface table of its own, and everybody has to be annotated."""
@@ -114,6 +117,9 @@ class SimpleGps:
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         return match_best(similarity)
 
+    def distance(self, reference: DetectionResult, i: int, other: DetectionResult, j: int) -> float | None:
+        return None  # drift of charts is in parts, U and V
+
 
 class CocoGps:
     """The definition of the DensePose project's evaluator, which scores on COCO's minival are published with.
@@ -150,6 +156,9 @@ class CocoGps:
 
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         return coco_match(similarity, [a.points is None for a in picture.annotations], picture, found)
+
+    def distance(self, reference: DetectionResult, i: int, other: DetectionResult, j: int) -> float | None:
+        return None
 
 
 def check_charts(picture: AnnotatedPicture, name: str) -> None:

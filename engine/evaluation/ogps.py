@@ -108,6 +108,20 @@ class Ogps:
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         return coco_match(similarity, [a.vertices is None for a in picture.annotations], picture, found)
 
+    def distance(self, reference: DetectionResult, i: int, other: DetectionResult, j: int) -> float | None:
+        """Mean over the pixels where both have a vertex; None where there is none, or two meshes."""
+        one, two = (self._with_vertices(found).person(k) for found, k in ((reference, i), (other, j)))
+        if one.mesh != two.mesh:
+            return None
+        top, left = max(one.y, two.y), max(one.x, two.x)
+        bottom = max(min(one.y + one.size[0], two.y + two.size[0]), top)
+        right = max(min(one.x + one.size[1], two.x + two.size[1]), left)
+        here, there = (np.s_[top - p.y : bottom - p.y, left - p.x : right - p.x] for p in (one, two))
+        both = one.mask[here] & two.mask[there]
+        if not both.any():
+            return None
+        return float(self._geodesics[one.mesh].distance(one.vertices[here][both], two.vertices[there][both]).mean())
+
     def _with_vertices(self, found: DetectionResult) -> VertexResult:
         """Raises ``DensePoseEngineError`` for results of another kind, or on meshes without distances."""
         if not isinstance(found, VertexResult):
