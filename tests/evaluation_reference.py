@@ -66,6 +66,24 @@ def gps(annotation: dict[str, Any], found: Found, surface: Surface) -> float:
     return sum(values) / len(values)
 
 
+def ogps(annotation: dict[str, Any], found: Found, distance: np.ndarray) -> float:
+    """Of vertices; ``found`` has the mask instead of labels, and vertices instead of uv."""
+    box, _, mask, vertices = found
+    width, height = int(box[2] - box[0]), int(box[3] - box[1])  # float32
+    left, top, box_width, box_height = annotation["bbox"]
+    values = []
+    for n, (x, y, vertex) in enumerate(zip(*(annotation[key] for key in ("dp_x", "dp_y", "dp_vertex")), strict=True)):
+        column = int(x * box_width / 255 + left - float(box[0]))
+        row = int(y * box_height / 255 + top - float(box[1]))
+        k = K[annotation["dp_I"][n]] if annotation["ref_model"] == "smpl_27554" and "dp_I" in annotation else 0.255
+        value = 0.0
+        if 0 <= column < width and 0 <= row < height and mask[row, column] and vertex >= 0:
+            away = float(distance[vertex, vertices[row, column]])
+            value = math.exp(-(away**2) / (2 * k**2))
+        values.append(value)
+    return sum(values) / len(values) if values else 0.0
+
+
 def decode(rle: dict[str, Any]) -> np.ndarray:
     height, width = rle["size"]
     pixels: list[bool] = []
@@ -132,13 +150,21 @@ def evaluate(
     pictures: Sequence[tuple[int, int, list[dict[str, Any]], list[Found]]], surface: Surface
 ) -> dict[str, tuple[float, float, float, float]]:
     """pictures: height, width, annotations, found people. Gives AP, AP50, AP75 and AR of GPS and GPSm, 0 .. 1."""
+    return scores(pictures, lambda annotation, found: gps(annotation, found, surface))
+
+
+def scores(
+    pictures: Sequence[tuple[int, int, list[dict[str, Any]], list[Found]]],
+    similarity: Callable[[dict[str, Any], Found], float],
+) -> dict[str, tuple[float, float, float, float]]:
+    """The same of any similarity of an annotated and a found person."""
 
     def masked(annotation: dict[str, Any], found: Found, height: int, width: int) -> float:
         truth, other = annotated_mask(annotation, height, width), found_mask(found, height, width)
-        return math.sqrt(gps(annotation, found, surface) * mask_iou(truth, other, bool(annotation.get("iscrowd"))))
+        return math.sqrt(similarity(annotation, found) * mask_iou(truth, other, bool(annotation.get("iscrowd"))))
 
     return {
-        "gps": _scores(pictures, lambda annotation, found, *_: gps(annotation, found, surface)),
+        "gps": _scores(pictures, lambda annotation, found, *_: similarity(annotation, found)),
         "gpsm": _scores(pictures, masked),
     }
 

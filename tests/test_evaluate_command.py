@@ -119,6 +119,7 @@ def test_two_sets_of_predictions(folder: Path, capsys: pytest.CaptureFixture[str
         *("matched", "only_reference", "only_other", "box_iou", "part_agreement", "label_agreement", "mask_iou"),
         "uv_error",
         "score_difference",
+        "surface_distance",
     }
     assert comparison["drift"]["only_reference"] > 0
     good, bad = content["evaluations"]

@@ -26,10 +26,12 @@ from engine_files import rewrite
 from mutations import mutate_bytes, mutate_data
 from PIL import Image
 from small_detector import serialize, small_detector
+from surface_files import DISTANCES, FACES, PLACES, VERTICES, make_npz, make_obj, make_pickle, make_ply
 
 from densepose_engine import CalibrationError, DensePoseEngineError, DensePoseResult, EngineFileError, ImageError
 from densepose_engine.calibration.histogram import Histogram
 from densepose_engine.calibration.table import CalibrationTable, ImageProvenance, LayerStatistics
+from densepose_engine.decoders.mesh import read_geodesics, read_mesh
 from densepose_engine.errors import BuildError, CheckpointError, ConfigError
 from densepose_engine.export.checkpoint.load import load_checkpoint
 from densepose_engine.export.config.model_config import load_config
@@ -185,6 +187,32 @@ def test_checkpoints(tmp_path: Path) -> None:
         load_checkpoint(path)
 
     fuzz(800, make, read, CheckpointError)
+
+
+# ---- meshes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".obj", "ascii.ply", "binary.ply"])
+def test_meshes(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".npz":
+        make_npz(path, texcoords=PLACES, name="body_12", geodesics=DISTANCES)
+    elif suffix == ".pkl":
+        make_pickle(path, {"vertices": VERTICES, "faces": FACES.tolist(), "texcoords": PLACES, "geodists": DISTANCES})
+    elif suffix == ".obj":
+        make_obj(path)
+    else:
+        make_ply(path, binary=suffix == "binary.ply")
+    whole = path.read_bytes()
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        mesh = read_mesh(path)
+        assert mesh.vertices.dtype == np.float32 and mesh.vertices.ndim == 2
+        if suffix in (".npz", ".pkl"):
+            read_geodesics(path)
+
+    fuzz(400, lambda r: mutate_bytes(r, whole, whole), read, DensePoseEngineError)
 
 
 # ---- configurations --------------------------------------------------------------------------------------------------

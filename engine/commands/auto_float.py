@@ -45,9 +45,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     auto.add_argument("--data", type=Path, metavar="DIR", help="folder with annotations.json and its pictures")
     auto.add_argument("--max-drop", type=non_negative, metavar="POINTS",
                       help=f"with --data: of box AP and of GPS AP (default: {DEFAULT_MAX_DROP:g})")  # fmt: skip
-    auto.add_argument("--gps", choices=("simple", "coco"), help="definition of GPS, as evaluate has it")
+    auto.add_argument("--gps", choices=("simple", "coco", "ogps"), help="definition of GPS, as evaluate has it")
     auto.add_argument("--surface", type=Path, metavar="FILE", help="for --gps simple (default: surface.npz beside DIR)")
     auto.add_argument("--geodesics", type=Path, metavar="FILE", help="for --gps coco")
+    auto.add_argument("--mesh-file", type=Path, action="append", default=[], metavar="FILE", help="for --gps ogps")
     auto.add_argument("--pictures", type=Path, nargs="+", metavar="PICTURE",
                       help="pictures or folders; those that the table was made with are left out")  # fmt: skip
     auto.add_argument("--max-drift", type=non_negative, metavar="PERCENT",

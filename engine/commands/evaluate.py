@@ -55,12 +55,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         "GPS is exp(-d^2 / 2k^2), averaged over a person's annotated points; d is the\n"
         "distance along the body's surface. 'coco' is the DensePose project's evaluator\n"
         "and needs its table of the SMPL body; 'simple' has one k and a surface table\n"
-        "beside the data.",
+        "beside the data; 'ogps' is the project's evaluator of vertices (embeddings) and\n"
+        "needs the mesh's distances.",
     )
     scores.add_argument(
         "--gps",
-        choices=("simple", "coco"),
-        help="definition (default: simple with --surface or a surface.npz in --data or beside it, else coco)",
+        choices=("simple", "coco", "ogps"),
+        help="definition (default: ogps with --mesh-file, simple with --surface or a surface.npz in --data or beside "
+        "it, else coco)",
     )
     scores.add_argument(
         "--surface", type=Path, metavar="FILE", help="for simple (default: surface.npz in --data or beside it)"
@@ -71,6 +73,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="for coco: what 'python -m densepose_engine.evaluation.convert_geodesics' makes of the DensePose "
         "project's files, .npz or .mat",
+    )
+    scores.add_argument(
+        "--mesh-file",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="for ogps, once for each mesh (ref_model) that is annotated: an .npz with geodesic_upper or geodesics, or "
+        "detectron2's geodists_NAME.pkl",
     )
     scores.add_argument(
         "--score-threshold",
@@ -162,12 +173,15 @@ def run(arguments: Namespace) -> int:
 
 
 def gps_of(arguments: Namespace) -> GpsDefinition:
-    """The definition of GPS that ``--gps``, ``--surface``, ``--geodesics`` and ``--data`` mean."""
+    """The definition of GPS that ``--gps``, ``--mesh-file``, ``--surface``, ``--geodesics`` and ``--data`` mean."""
     from ..evaluation.accuracy import default_surface, gps_definition
 
     surface = arguments.surface or default_surface(arguments.data)
-    name = arguments.gps or ("coco" if surface is None or arguments.geodesics is not None else "simple")
-    return gps_definition(name, surface=surface, geodesics=arguments.geodesics)
+    without = "coco" if surface is None or arguments.geodesics is not None else "simple"
+    name = arguments.gps or ("ogps" if arguments.mesh_file else without)
+    if arguments.mesh_file and name != "ogps":
+        raise ValueError(f"--mesh-file is for --gps ogps, not for --gps {name}")
+    return gps_definition(name, surface=surface, geodesics=arguments.geodesics, meshes=arguments.mesh_file)
 
 
 def _predictors(arguments: Namespace, stack: ExitStack) -> list[Predictor]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..decoders import DetectionResult
+from ..decoders.mesh import read_geodesics
 from ..engine import Engine
 from ..errors import DensePoseEngineError, ImageError
 from ..pictures.read import to_rgb_array
@@ -28,6 +29,7 @@ from .average_precision import STATISTICS, Match, Ranking, paired_bootstrap
 from .boxes import boxes_xywh, score_boxes
 from .drift import Drift, DriftMeter, drift
 from .gps import CocoGps, GpsDefinition, SimpleGps
+from .ogps import HOW_TO_GET_DISTANCES, Ogps
 from .results import EnginePredictor, Predictor, SavedPredictions, best_people, predict
 from .rle import coco_tools
 from .surfaces import HOW_TO_GET_GEODESICS, GridSurface, SmplSurface
@@ -93,7 +95,7 @@ class Evaluation:
 
     name: str
     definition: str
-    """Of GPS: "simple" or "coco"."""
+    """Of GPS: "simple", "coco" or "ogps"."""
     max_people: int
     """The best so many of a picture were scored."""
     pictures: int
@@ -188,13 +190,15 @@ def gps_definition(
     *,
     surface: str | os.PathLike[str] | None = None,
     geodesics: str | os.PathLike[str] | None = None,
+    meshes: Sequence[str | os.PathLike[str]] = (),
 ) -> GpsDefinition:
     """A definition of GPS with its table.
 
     Args:
-        name: "simple", which needs ``surface``, or "coco", which needs ``geodesics``.
+        name: "simple", which needs ``surface``, "coco", which needs ``geodesics``, or "ogps", which needs ``meshes``.
         surface: an ``.npz`` as ``evaluation.surfaces.GridSurface`` describes it.
         geodesics: an ``.npz`` or ``.mat`` as ``evaluation.surfaces.SmplSurface`` describes it.
+        meshes: of each mesh that is annotated, a file that ``decoders.mesh.read_geodesics`` reads.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -208,7 +212,11 @@ def gps_definition(
         if geodesics is None:
             raise DensePoseEngineError(HOW_TO_GET_GEODESICS)
         return CocoGps(SmplSurface.load(geodesics))
-    raise ValueError(f"gps must be 'simple' or 'coco', not {name!r}")
+    if name == "ogps":
+        if not meshes:
+            raise DensePoseEngineError(HOW_TO_GET_DISTANCES)
+        return Ogps(map(read_geodesics, meshes))
+    raise ValueError(f"gps must be 'simple', 'coco' or 'ogps', not {name!r}")
 
 
 def default_surface(folder: str | os.PathLike[str]) -> Path | None:
@@ -328,7 +336,7 @@ def _evaluate(
     for picture in dataset.pictures:  # what is wrong with the annotations is said before the work
         gps.check(picture)
     evaluators = [Evaluator(gps, max_people, predictor.name) for predictor in predictors]
-    meter, failures = DriftMeter(max_people), []
+    meter, failures = DriftMeter(max_people, gps.distance), []
     for picture in dataset.pictures:
         try:
             results = [predictor(picture) for predictor in predictors]

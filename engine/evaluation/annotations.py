@@ -3,7 +3,8 @@
 The format is COCO's for instances (``images``, ``annotations``, ``categories``; ``bbox`` is x, y, width, height) with
 DensePose's keys: ``dp_x`` and ``dp_y``, places of points in 1/255 or 1/256 of the box; ``dp_I``, the part 1 .. 24 under
 each; ``dp_U`` and ``dp_V``, 0 .. 1 on the part's chart; ``dp_masks``, up to 14 masks of body parts, 256 x 256 pixels
-stretched over the box.
+stretched over the box. Of embeddings, instead of ``dp_I``, ``dp_U`` and ``dp_V`` or beside them: ``dp_vertex``, the
+vertex under each point, and ``ref_model``, the mesh's name.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .rle import Polygons, RunLengths
 MASK_SIZE = (256, 256)
 MAX_MASKS = 14
 _POINT_KEYS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
+_CHART_KEYS = _POINT_KEYS[2:]
 _MAX_SIDE = 1 << 16  # pixels
 _MOST_PIXELS = 1 << 28  # of a picture: masks have as many
 _MOST_AREA = 1e18  # more than any picture has
@@ -55,6 +57,24 @@ class Points:
 
 
 @dataclass(frozen=True, eq=False)
+class VertexPoints:
+    """The annotated points of one person, or animal, on a mesh; arrays have one entry per point."""
+
+    x: np.ndarray
+    """float64: of the box's width, in 1/255."""
+    y: np.ndarray
+    """float64: likewise of its height."""
+    vertex: np.ndarray
+    """int64; negative where nobody could say."""
+    mesh: str
+    part: np.ndarray | None
+    """int64, 0 .. 24; None where the file does not say."""
+
+    def __len__(self) -> int:
+        return len(self.vertex)
+
+
+@dataclass(frozen=True, eq=False)
 class Annotation:
     """One person of a picture."""
 
@@ -65,10 +85,12 @@ class Annotation:
     """Pixels squared."""
     crowd: bool
     points: Points | None
-    """None where the person has a box alone."""
+    """None where the person has a box alone, or points on a mesh alone."""
     masks: tuple[RunLengths, ...] | None
     """``dp_masks`` that are not empty; None where there is no such key."""
     segmentation: RunLengths | Polygons | None
+    vertices: VertexPoints | None = None
+    """None where the person has a box alone, or points on charts alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +183,12 @@ def _pictures(content: Any, folder: Path) -> list[AnnotatedPicture]:
             raise ValueError(f"{where}: its image_id {image_id} is none of the images")
         if category is None or annotation.get("category_id") == category:
             people[image_id].append(_annotation(annotation, where, n, sizes[image_id]))
-    if not any(a.points is not None for annotations in people.values() for a in annotations):
-        raise ValueError("nobody in it has dp_x, dp_y, dp_I, dp_U and dp_V: it is no DensePose annotation file")
+    everybody = [annotation for annotations in people.values() for annotation in annotations]
+    if all(annotation.points is None and annotation.vertices is None for annotation in everybody):
+        raise ValueError(
+            "nobody in it has dp_x, dp_y, dp_I, dp_U and dp_V, or dp_x, dp_y, dp_vertex and ref_model: it is no "
+            "DensePose annotation file"
+        )
     pictures = []
     for image_id, image in images.items():
         name = image.get("file_name")
@@ -201,20 +227,45 @@ def _annotation(entry: Mapping[str, Any], where: str, n: int, size: tuple[int, i
         points=_points(entry, where),
         masks=_masks(entry, where),
         segmentation=_segmentation(entry, where, size),
+        vertices=_vertices(entry, where),
     )
 
 
 def _points(entry: Mapping[str, Any], where: str) -> Points | None:
-    if "dp_x" not in entry:
+    if "dp_x" not in entry or ("dp_vertex" in entry and not all(key in entry for key in _CHART_KEYS)):
         return None
-    x, y, part, u, v = (_numbers(entry, key, where) for key in _POINT_KEYS)
-    for key, values in zip(_POINT_KEYS, (x, y, part, u, v), strict=True):
-        if len(values) != len(x):
-            raise ValueError(f"{where}: its {key} has {len(values)} entries, dp_x has {len(x)}")
+    x, y, part, u, v = _columns(entry, _POINT_KEYS, where)
+    part = _parts(part, where)
+    some = part > 0  # 0 is no part: there is nothing to be near to
+    return Points(x[some], y[some], part[some], u[some], v[some])
+
+
+def _vertices(entry: Mapping[str, Any], where: str) -> VertexPoints | None:
+    if "dp_x" not in entry or "dp_vertex" not in entry:
+        return None
+    x, y, vertex = _columns(entry, ("dp_x", "dp_y", "dp_vertex"), where)
+    if (vertex % 1 != 0).any():
+        raise ValueError(f"{where}: its dp_vertex has values that are no numbers of vertices")
+    mesh = entry.get("ref_model")
+    if not isinstance(mesh, str) or not mesh:
+        raise ValueError(f"{where}: its ref_model is {shown(mesh)}, it must be the name of its dp_vertex's mesh")
+    part = _columns(entry, ("dp_x", "dp_I"), where)[1] if "dp_I" in entry else None
+    return VertexPoints(x, y, vertex.astype(np.int64), mesh, None if part is None else _parts(part, where))
+
+
+def _columns(entry: Mapping[str, Any], keys: Sequence[str], where: str) -> list[np.ndarray]:
+    """Lists of numbers of one length, float64."""
+    columns = [_numbers(entry, key, where) for key in keys]
+    for key, values in zip(keys, columns, strict=True):
+        if len(values) != len(columns[0]):
+            raise ValueError(f"{where}: its {key} has {len(values)} entries, {keys[0]} has {len(columns[0])}")
+    return columns
+
+
+def _parts(part: np.ndarray, where: str) -> np.ndarray:
     if ((part < 0) | (part > PARTS) | (part % 1 != 0)).any():
         raise ValueError(f"{where}: its dp_I has values other than 1 .. {PARTS}")
-    some = part > 0  # 0 is no part: there is nothing to be near to
-    return Points(x[some], y[some], part[some].astype(np.int64), u[some], v[some])
+    return part.astype(np.int64)
 
 
 def _masks(entry: Mapping[str, Any], where: str) -> tuple[RunLengths, ...] | None:

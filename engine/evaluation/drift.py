@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from ..decoders import DetectionResult
 from .people import compare_patches, match_people
 from .results import best_people
 
+#: Of a person of the reference and one of the other: meters along the surface, None where nothing tells.
+Distance = Callable[[DetectionResult, int, DetectionResult, int], "float | None"]
 #: People with a lower score on both sides are not looked at.
 SCORE = 0.5
 
@@ -39,6 +41,8 @@ class Drift:
     """Mean absolute difference of U and V where both have the same part."""
     score_difference: float
     """Mean absolute difference."""
+    surface_distance: float | None = None
+    """Mean distance of the two along the surface, in meters, where both have a vertex; None where no mesh tells."""
 
 
 def drift(reference: Iterable[DetectionResult], other: Iterable[DetectionResult], max_people: int = 20) -> Drift:
@@ -57,10 +61,15 @@ def drift(reference: Iterable[DetectionResult], other: Iterable[DetectionResult]
 
 
 class DriftMeter:
-    """The same, picture by picture: nothing is kept of a result."""
+    """The same, picture by picture: nothing is kept of a result.
 
-    def __init__(self, max_people: int = 20) -> None:
-        self._max_people = max_people
+    Args:
+        distance: how far apart two patches of one person are; without it, that is not measured.
+    """
+
+    def __init__(self, max_people: int = 20, distance: Distance | None = None) -> None:
+        self._max_people, self._distance = max_people, distance
+        self._distances: list[float] = []
         self._matched: list[tuple[float, float, float, float, float, float]] = []
         self._only_reference, self._only_other = 0, 0
         self._by_picture: list[tuple[int, float]] = []
@@ -73,6 +82,8 @@ class DriftMeter:
             patch = compare_patches(a, i, b, j)
             agreements = patch.part_agreement, patch.label_agreement, patch.mask_iou
             self._matched.append((iou, *agreements, patch.uv_error, patch.score_difference))
+            if self._distance is not None and (moved := self._distance(a, i, b, j)) is not None:
+                self._distances.append(moved)
         added = self._matched[len(self._matched) - len(pairs) :]
         self._by_picture.append((len(pairs), sum(1 - part for _, part, *_ in added)))
         self._only_reference += _missed(a, {i for i, _, _ in pairs})
@@ -81,7 +92,10 @@ class DriftMeter:
     def drift(self) -> Drift:
         """Of the pictures so far; means are 0 where nobody is matched."""
         means = np.mean(self._matched, axis=0) if self._matched else np.zeros(6)
-        return Drift(len(self._matched), self._only_reference, self._only_other, *map(float, means))
+        distance = float(np.mean(self._distances)) if self._distances else None
+        return Drift(
+            len(self._matched), self._only_reference, self._only_other, *map(float, means), surface_distance=distance
+        )
 
     @property
     def by_picture(self) -> np.ndarray:

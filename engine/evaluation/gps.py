@@ -15,11 +15,13 @@ U and V that count    as the network gives them           in 255ths, truncated
 annotated mask        ``segmentation``                    ``dp_masks``, stretched over the box; else ``segmentation``
 nobody annotated      found people are wrong              found people are ignored (see ``match_densepose``)
 ====================  ==================================  ==========================================================
+
+Of vertices instead of charts, ``evaluation.ogps`` has the DensePose project's third.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +74,9 @@ class GpsDefinition(Protocol):
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         """Who is right, by either similarity."""
 
+    def distance(self, reference: DetectionResult, i: int, other: DetectionResult, j: int) -> float | None:
+        """How far apart two patches of one person are along the surface, in meters; None where nothing tells."""
+
 
 class SimpleGps:
     """One k for all points, a surface table of its own, and everybody has to be annotated."""
@@ -82,6 +87,7 @@ class SimpleGps:
         self._surface = surface
 
     def check(self, picture: AnnotatedPicture) -> None:
+        check_charts(picture, self.name)
         for annotation in picture.annotations:
             for key, value in (("dp_x", annotation.points), ("segmentation", annotation.segmentation)):
                 if value is None:
@@ -106,10 +112,13 @@ class SimpleGps:
             gps[k] = points.means(value)
         outlines = [a.segmentation for a in picture.annotations if a.segmentation is not None]
         masks = (outline.decode() for outline in outlines)
-        return Similarities(gps, _mask_ious(masks, [False] * len(outlines), found))
+        return Similarities(gps, mask_ious(masks, [False] * len(outlines), found))
 
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
         return match_best(similarity)
+
+    def distance(self, reference: DetectionResult, i: int, other: DetectionResult, j: int) -> float | None:
+        return None  # drift of charts is in parts, U and V
 
 
 class CocoGps:
@@ -125,7 +134,7 @@ class CocoGps:
         self._surface = surface
 
     def check(self, picture: AnnotatedPicture) -> None:
-        pass  # who lacks points is ignored, a missing mask is empty
+        check_charts(picture, self.name)  # who lacks points of any kind is ignored, a missing mask is empty
 
     def similarities(self, picture: AnnotatedPicture, found: DetectionResult) -> Similarities:
         people = _with_charts(found)
@@ -143,22 +152,40 @@ class CocoGps:
             value = np.zeros(len(x))
             value[hit] = np.exp(-(distance**2) / twice_k_squared[hit])
             gps[k] = points.means(value)
-        masks = (_coco_mask(annotation, (picture.height, picture.width)) for annotation in picture.annotations)
-        return Similarities(gps, _mask_ious(masks, [a.crowd for a in picture.annotations], found))
+        return Similarities(gps, coco_mask_ious(picture, found))
 
     def match(self, similarity: np.ndarray, picture: AnnotatedPicture, found: DetectionResult) -> Match:
-        annotations = picture.annotations
-        crowd = np.array([a.crowd for a in annotations], bool)
-        truth = np.array([a.box for a in annotations], np.float64).reshape(-1, 4)
-        ignored = np.array([a.points is None for a in annotations], bool)
-        return match_densepose(similarity, ignored, crowd, box_iou(boxes_xywh(found), truth, crowd))
+        return coco_match(similarity, [a.points is None for a in picture.annotations], picture, found)
+
+    def distance(self, reference: DetectionResult, i: int, other: DetectionResult, j: int) -> float | None:
+        return None
+
+
+def check_charts(picture: AnnotatedPicture, name: str) -> None:
+    """Raises ``DensePoseEngineError`` where points are on a mesh alone, which ``--gps NAME`` has no use of."""
+    for annotation in picture.annotations:
+        if annotation.points is None and annotation.vertices is not None:
+            raise DensePoseEngineError(
+                f"annotation {annotation.id} has dp_vertex and not all of dp_I, dp_U and dp_V, which --gps {name} asks "
+                "for: take --gps ogps, which is of vertices"
+            )
+
+
+def coco_match(
+    similarity: np.ndarray, ignored: Sequence[bool], picture: AnnotatedPicture, found: DetectionResult
+) -> Match:
+    """Who is right by the DensePose project's rules; ``ignored``: annotated people without points."""
+    crowd = np.array([a.crowd for a in picture.annotations], bool)
+    truth = np.array([a.box for a in picture.annotations], np.float64).reshape(-1, 4)
+    return match_densepose(similarity, np.array(ignored, bool), crowd, box_iou(boxes_xywh(found), truth, crowd))
 
 
 def _with_charts(found: DetectionResult) -> DensePoseResult:
     """Raises ``DensePoseEngineError`` for results of another kind, which have no parts, U and V."""
     if not isinstance(found, DensePoseResult):
         raise DensePoseEngineError(
-            f"GPS is of charts, and these results are of {found.kind}: take --gps ogps, which is of vertices"
+            f"GPS is of charts, and these results are of {found.kind}: take --gps ogps with --mesh-file, which is of "
+            "vertices"
         )
     return found
 
@@ -201,7 +228,13 @@ def _at(
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _mask_ious(truths: Iterable[np.ndarray], crowd: list[bool], found: DetectionResult) -> np.ndarray:
+def coco_mask_ious(picture: AnnotatedPicture, found: DetectionResult) -> np.ndarray:
+    """``mask_ious`` with the masks that the DensePose project's evaluator takes: ``dp_masks``, else segmentations."""
+    masks = (_coco_mask(annotation, (picture.height, picture.width)) for annotation in picture.annotations)
+    return mask_ious(masks, [a.crowd for a in picture.annotations], found)
+
+
+def mask_ious(truths: Iterable[np.ndarray], crowd: list[bool], found: DetectionResult) -> np.ndarray:
     """[N, M]: IoU of everybody found with each mask; of a crowd, the share of the found mask that lies in it.
 
     The masks, each of the picture's size, are taken one at a time: a few bytes of a file can stand for each.

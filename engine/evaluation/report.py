@@ -5,7 +5,7 @@ score is null where nobody was to be found.
 
     version        1; it is raised when a key changes its meaning or goes
     data           the annotation file
-    gps            "simple" or "coco"
+    gps            "simple", "coco" or "ogps"
     max_people     the best so many of a picture were scored
     score_threshold  people with a score above it were, null for the model's own
     pictures       how many were scored
@@ -16,11 +16,13 @@ score is null where nobody was to be found.
                    {"AP", "AP50", "AP75", "AR"}
     comparison     null, or of two engines
                    {"drift": {"matched", "only_reference", "only_other", "box_iou", "part_agreement", "label_agreement",
-                              "mask_iou", "uv_error", "score_difference"},
+                              "mask_iou", "uv_error", "score_difference", "surface_distance"},
                     "differences": {"box", "gps", "gpsm"} of {"AP", "AP50", "AP75", "AR"} of {"value", "low", "high"},
                     "yardstick", "interval": 95, "resamples", "seed"}
                    differences are second - first engine; of the drift, part_agreement counts pixels that at least one
-                   of the two calls a part, label_agreement background too, which is most of a patch and flatters;
+                   of the two calls a part (of vertices: that at least one of the two calls one, with the same vertex),
+                   label_agreement background too, which is most of a patch and flatters; surface_distance is the mean
+                   distance along the surface in meters, null but with "ogps";
                    yardstick is null, or {"value", "low", "high"}: 1 - part_agreement in units of what one grey level of
                    noise does to the reference, and its interval
 """
@@ -43,6 +45,12 @@ _DRIFT = {
     "part_agreement": "part agreement",
     "mask_iou": "mask IoU",
     "uv_error": "U, V error",
+    "score_difference": "score difference",
+}
+_DRIFT_OF_VERTICES = {
+    "box_iou": "box IoU",
+    "part_agreement": "same vertex",
+    "mask_iou": "mask IoU",
     "score_difference": "score difference",
 }
 
@@ -91,8 +99,8 @@ def _scores(numbers: Mapping[str, float]) -> dict[str, float | None]:
     return {name: _rounded(value) for name, value in numbers.items()}
 
 
-def _rounded(value: float, digits: int = _DIGITS) -> float | None:
-    return None if math.isnan(value) else round(value, digits) + 0  # not -0.0
+def _rounded(value: float | None, digits: int = _DIGITS) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, digits) + 0  # not -0.0
 
 
 # ---- for people ------------------------------------------------------------------------------------------------------
@@ -104,7 +112,7 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     yield f"{_basis(evaluation)}, {evaluation.found:,} found"
     yield ""
     yield "      " + "".join(f"{name:>8}" for name in evaluation.box.numbers)
-    for metric, name in _NAMES.items():
+    for metric, name in _names(evaluation.definition).items():
         yield f"{name:6}" + "".join(f"{_number(value):>8}" for value in getattr(evaluation, metric).numbers.values())
 
 
@@ -119,7 +127,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield _basis(reference)
     yield ""
     yield f"{'':10}{'reference':>11}{'other':>9}{'difference':>12}   {INTERVAL}% interval"
-    for metric, name in _NAMES.items():
+    for metric, name in _names(reference.definition).items():
         mine, theirs = getattr(reference, metric).numbers, getattr(other, metric).numbers
         for statistic, difference in comparison.differences[metric].items():
             yield (
@@ -134,10 +142,18 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield f"  {'matched':18}{moved.matched:>9,}"
     yield f"  {'only reference':18}{moved.only_reference:>9,}"
     yield f"  {'only other':18}{moved.only_other:>9,}"
-    for key, label in _DRIFT.items():
+    vertices = reference.definition == "ogps"
+    for key, label in (_DRIFT_OF_VERTICES if vertices else _DRIFT).items():
         yield f"  {label:18}{getattr(moved, key):9.5f}"
+    if moved.surface_distance is not None:
+        yield f"  {'distance':18}{100 * moved.surface_distance:9.2f} cm along the surface, where both have a vertex"
     if comparison.yardstick is not None:
-        yield f"  {'part disagreement':18}{comparison.yardstick}"
+        yield f"  {'other vertex' if vertices else 'part disagreement':18}{comparison.yardstick}"
+
+
+def _names(definition: str) -> Mapping[str, str]:
+    """What the DensePose project calls the metrics."""
+    return {**_NAMES, "gps": "OGPS", "gpsm": "OGPSm"} if definition == "ogps" else _NAMES
 
 
 def _basis(evaluation: Evaluation) -> str:
