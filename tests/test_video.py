@@ -163,6 +163,7 @@ def test_a_folder_takes_a_video_of_the_clips_name(demo_engine: Path, clip: Path,
 @pytest.mark.parametrize("release", ["9.2.0", "14.1.0", "14.0.0rc1"])
 def test_a_release_of_pyav_that_is_too_old_is_named(
     release: str,
+    demo_engine: Path,
     clip: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
