@@ -13,6 +13,7 @@ import pytest
 from small_detector import serialize, small_detector
 
 from densepose_engine import CalibrationError
+from densepose_engine.build import build_engine
 from densepose_engine.errors import BuildError
 from densepose_engine.model.graph_file import METADATA, parse_graph, read_graph
 
@@ -33,6 +34,40 @@ def attribute(op: str, name: str, value: Any) -> Callable[[onnx.ModelProto], Non
             for one in node.attribute:
                 if node.op_type == op and one.name == name:
                     one.CopyFrom(onnx.helper.make_attribute(name, value))
+
+    return edit
+
+
+def without_attribute(op: str, name: str) -> Callable[[onnx.ModelProto], None]:
+    def edit(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            if node.op_type == op:
+                kept = [one for one in node.attribute if one.name != name]
+                node.ClearField("attribute")
+                node.attribute.extend(kept)
+
+    return edit
+
+
+def renamed(domain: bytes) -> Callable[[onnx.ModelProto], None]:
+    """The custom nodes' domain becomes this; the library for protobuf lets nobody write such a thing."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        data = model.SerializeToString().replace(b"densepose", domain.ljust(9, b"x"), 1)
+        model.CopyFrom(onnx.load_model_from_string(data))
+
+    return edit
+
+
+def axes(op: str) -> Callable[[onnx.ModelProto], None]:
+    """The first map that such a node reads has one axis."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        (node,) = (node for node in model.graph.node if node.op_type == op)
+        for value in [*model.graph.value_info, *model.graph.input]:
+            if value.name == node.input[0]:
+                model.graph.value_info.remove(value)
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, [3]))
 
     return edit
 
@@ -62,6 +97,12 @@ CASES: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "people": (attribute("BoxDetections", "capacity", 1 << 40), "capacity of its node"),
     "strides": (attribute("GenerateProposals", "strides", [1 << 62]), "strides of its node .* from 1 to 1024"),
     "pooled": (attribute("MultilevelRoiAlign", "pooled_size", 1024), "pooled_size of its node"),
+    "layout": (attribute("MultilevelRoiAlign", "layout", "HWC"), "layout of its node .* must be one of NCHW, NHWC"),
+    "no UTF-8": (attribute("MultilevelRoiAlign", "layout", b"\xff"), "holds text that is no UTF-8"),
+    "no names": (renamed(b"\0\xff"), "holds text that is no UTF-8"),
+    "a number": (attribute("GenerateProposals", "layout", 1), "layout of its node .* is 1, it must be one of"),
+    "no layout": (without_attribute("GenerateProposals", "layout"), "layout of its node .* is missing"),
+    "axes": (axes("GenerateProposals"), "a map of its node .* has not four axes"),
     "a text": (attribute("MultilevelRoiAlign", "pooled_size", "x"), "pooled_size of its node"),
 }
 
@@ -74,6 +115,18 @@ def test_what_is_wrong_is_named(name: str) -> None:
     with pytest.raises(BuildError, match=message) as caught:
         parse_graph(model.SerializeToString(), "g.onnx")
     assert str(caught.value).startswith("g.onnx ") and len(str(caught.value)) < 500
+
+
+def test_what_cannot_be_laid_out_is_no_mistake_of_ours(demo_onnx: Path, tmp_path: Path) -> None:
+    model = onnx.load(demo_onnx)
+    for node in model.graph.node:
+        kept = [one for one in node.attribute if one.name != "blocksize"]
+        if node.op_type == "DepthToSpace":
+            node.ClearField("attribute")
+            node.attribute.extend(kept)
+    onnx.save(model, tmp_path / "g.onnx")
+    with pytest.raises(BuildError, match=r"no layout can be placed in it \(KeyError: 'blocksize'\); export it again"):
+        build_engine(tmp_path / "g.onnx", "openvino", "fp32")
 
 
 def test_what_is_no_graph(tmp_path: Path) -> None:

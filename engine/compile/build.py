@@ -109,12 +109,19 @@ def compile_graph(
     beside_graph = decoder_member(model, description)
     if options.get("max_people") is not None:
         description = _limit_people(description, options["max_people"])
-    if vendor.device.layout == "NHWC":
-        place_nhwc(model)
-        flatten_nhwc(model)
-    if vendor.device.fuses_ends:
-        description = replace(description, ends=FusedEnds(pack_maps(model, description.maps), take_bytes(model)))
-    graph = ir.to_proto(model).SerializeToString()
+    try:
+        if vendor.device.layout == "NHWC":
+            place_nhwc(model)
+            flatten_nhwc(model)
+        if vendor.device.fuses_ends:
+            description = replace(description, ends=FusedEnds(pack_maps(model, description.maps), take_bytes(model)))
+        graph = ir.to_proto(model).SerializeToString()
+    except Exception as error:
+        # The vendor judges nodes that are not ours, and comes after this: here they are of any kind and shape.
+        raise BuildError(
+            f"the graph is not as 'densepose-engine export' writes one, so that no layout can be placed in it "
+            f"({type(error).__name__}: {error!s:.200}); export it again"
+        ) from error
     load = nominal_load(description)
     payload, runtime, layers = vendor.build(graph, precision, load, **options)
     payload = {**payload, **beside_graph}

@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 DOMAIN = "densepose"
 #: The role of an op's leading inputs where it reads several feature maps: as many as its attribute ``strides`` has.
 LEVELS = "levels"
+#: What the attribute ``layout`` of such an op may say.
+LAYOUTS = ("NCHW", "NHWC")
 
 T = TypeVar("T")
 

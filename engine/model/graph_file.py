@@ -6,7 +6,7 @@ onnx and onnx_ir are imported when a graph is read, not before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +14,7 @@ from ..errors import DensePoseEngineError, GraphFileError, require
 from ..files.fields import FieldError, is_integer, shown
 from ..files.reading import NotRegularError, TooLargeError, parse_json, read_regular
 from ..files.recognize import GRAPH, refuse_other
-from .custom_ops import DETECTIONS, IMAGE, SETTINGS, custom_op
+from .custom_ops import DETECTIONS, IMAGE, LAYOUTS, SETTINGS, custom_op
 from .decoder import PREFIX
 from .description import GRAPH_VERSION, ModelDescription
 
@@ -86,6 +86,7 @@ def parse_graph(
     except ValueError as refused:
         raise error(f"{name} does not describe its model: {refused}; export it again") from refused
     try:
+        _check_texts(model)
         _check_ends(model, description)
     except ValueError as refused:
         raise error(f"{name} is not the graph that its metadata describes: {refused}; export it again") from refused
@@ -126,6 +127,17 @@ def write_description(model: ir.Model, description: ModelDescription) -> None:
     model.metadata_props[METADATA] = json.dumps(description.to_json())
 
 
+def _check_texts(model: ir.Model) -> None:
+    """What is no UTF-8 comes as bytes, and fails wherever somebody writes or compares it."""
+    for node in model.graph:
+        texts: list[object] = [node.name, node.op_type, node.domain]
+        texts += [value.name for value in (*node.inputs, *node.outputs) if value is not None]
+        for attribute in node.attributes.values():
+            texts += attribute.value if isinstance(attribute.value, list | tuple) else [attribute.value]
+        if any(isinstance(text, bytes) for text in texts):
+            raise ValueError(f"its node {shown(node.name)} holds text that is no UTF-8")
+
+
 def _check_ends(model: ir.Model, description: ModelDescription) -> None:
     """Whether inputs and outputs are those that everybody asks for by name."""
     inputs = {value.name: value for value in model.graph.inputs}
@@ -148,9 +160,11 @@ def _check_ends(model: ir.Model, description: ModelDescription) -> None:
         if dangling := [value.name for value in node.inputs if value is not None and value.name not in made]:
             raise ValueError(f"its node {node.name} reads {shown(dangling[0])}, which nothing makes")
         if (op := custom_op(node)) is not None:
-            op.level_count(len(node.inputs))
+            levels = op.levels(node.inputs)
             for name, (low, high) in op.limits.items():
                 _check_attribute(node, name, low, high)
+            if op.reads_levels:
+                _check_maps(node, [*levels, *(node.outputs[:1] if op.writes_maps else ())])
 
 
 def _check_attribute(node: ir.Node, name: str, low: int, high: int) -> None:
@@ -160,6 +174,16 @@ def _check_attribute(node: ir.Node, name: str, low: int, high: int) -> None:
     values = attribute.value if isinstance(attribute.value, list | tuple) else [attribute.value]
     if not all(is_integer(value) and low <= value <= high for value in values):
         raise ValueError(f"{name} of its node {node.name} is {shown(attribute.value)}, it must be from {low} to {high}")
+
+
+def _check_maps(node: ir.Node, maps: Sequence[ir.Value | None]) -> None:
+    layout = node.attributes.get("layout")
+    if layout is None or layout.value not in LAYOUTS:
+        given = "missing" if layout is None else shown(layout.value)
+        raise ValueError(f"layout of its node {node.name} is {given}, it must be one of {', '.join(LAYOUTS)}")
+    for value in maps:
+        if value is None or (value.shape is not None and len(value.shape) != 4):
+            raise ValueError(f"a map of its node {node.name} has not four axes")
 
 
 def _require(purpose: str) -> None:
