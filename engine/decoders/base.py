@@ -224,6 +224,22 @@ class Decoder(Protocol):
         """
 
 
+def reader_of_maps(
+    op: Callable[..., Any], model: ModelDescription, separate: Sequence[str]
+) -> tuple[Any, Sequence[str]]:
+    """An op that reads a network's maps, and the outputs that it reads: all maps in one, or ``separate`` ones.
+
+    ``op``: of ``_core.ops``, with attributes ``channels``, ``block`` and ``layout``. Raises ``ValueError`` where the
+    description packs them in a way that there is not.
+    """
+    if (packed := model.packed_maps) is None:
+        return op(), list(separate)
+    try:
+        return op(channels=list(packed.channels), block=packed.block, layout=packed.layout), ["maps"]
+    except ValueError as error:
+        raise ValueError(f"packed_maps: {error}") from error
+
+
 def check_people(boxes: np.ndarray, scores: np.ndarray, image_size: tuple[int, int]) -> None:
     """Raises ``ValueError`` where they are not those of one picture."""
     check_array("scores", scores, np.float32, (len(scores),))

@@ -13,7 +13,16 @@ from .. import _core
 from ..files.npz import NpzReader
 from ..model.decoder import CHARTS, DecoderDescription
 from ..model.description import ModelDescription
-from .base import DetectedPerson, DetectionResult, check_array, check_people, patch_size, patch_sizes, read_people
+from .base import (
+    DetectedPerson,
+    DetectionResult,
+    check_array,
+    check_people,
+    patch_size,
+    patch_sizes,
+    read_people,
+    reader_of_maps,
+)
 from .layers import ColorField, Contours, DataImage, Layer, Window
 from .palettes import viridis
 
@@ -305,17 +314,9 @@ class ChartDecoder:
         if missing := [name for name in _MAPS if name not in model.maps]:
             raise ValueError(f"maps lacks {', '.join(missing)}")
         self._confidences = tuple(name for name in CONFIDENCES if name in model.maps)
-        self.maps: Sequence[str] = (*_MAPS, *self._confidences)
-        self._separate = len(self._confidences)
-        self._op = _core.ops.ChartResult()
-        if (packed := model.packed_maps) is not None:
-            self.maps, self._separate = ("maps",), 0
-            try:
-                self._op = _core.ops.ChartResult(
-                    channels=list(packed.channels), block=packed.block, layout=packed.layout
-                )
-            except ValueError as error:
-                raise ValueError(f"packed_maps: {error}") from error
+        self.maps: Sequence[str]
+        self._op, self.maps = reader_of_maps(_core.ops.ChartResult, model, (*_MAPS, *self._confidences))
+        self._separate = 0 if model.packed_maps else len(self._confidences)
 
     @classmethod
     def summary(cls, description: DecoderDescription) -> str:

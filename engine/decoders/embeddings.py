@@ -17,7 +17,16 @@ from ..files.fields import Fields
 from ..files.npz import NpzReader
 from ..model.decoder import DecoderDescription
 from ..model.description import ModelDescription
-from .base import KIND, DetectedPerson, DetectionResult, check_array, check_people, patch_sizes, read_people
+from .base import (
+    KIND,
+    DetectedPerson,
+    DetectionResult,
+    check_array,
+    check_people,
+    patch_sizes,
+    read_people,
+    reader_of_maps,
+)
 from .layers import ColorField, DataImage, Layer, Window
 from .palettes import jet
 
@@ -301,18 +310,10 @@ class EmbeddingDecoder:
         if missing := [name for name in _MAPS if name not in model.maps]:
             raise ValueError(f"maps lacks {', '.join(missing)}")
         self._settings = EmbeddingSettings.from_json(dict(model.decoder.settings))
-        self.maps: Sequence[str] = _MAPS
-        self._op = _core.ops.ClosestVertices()
-        if (packed := model.packed_maps) is not None:
-            if tuple(model.maps) != _MAPS:
-                raise ValueError(f"packed maps are {', '.join(model.maps)}, they must be {', '.join(_MAPS)}")
-            self.maps = ("maps",)
-            try:
-                self._op = _core.ops.ClosestVertices(
-                    channels=list(packed.channels), block=packed.block, layout=packed.layout
-                )
-            except ValueError as error:
-                raise ValueError(f"packed_maps: {error}") from error
+        if model.packed_maps is not None and tuple(model.maps) != _MAPS:
+            raise ValueError(f"packed maps are {', '.join(model.maps)}, they must be {', '.join(_MAPS)}")
+        self.maps: Sequence[str]
+        self._op, self.maps = reader_of_maps(_core.ops.ClosestVertices, model, _MAPS)
         embeddings = [self._embeddings(tensors, i) for i in range(len(self._settings.meshes))]
         self._surfaces = [Surface.of(name, rows) for name, rows in zip(self._settings.meshes, embeddings, strict=True)]
         trees = [_core.vertex_tree(np.ascontiguousarray(rows)) for rows in embeddings]
