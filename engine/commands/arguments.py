@@ -6,7 +6,7 @@ And the pictures that arguments mean, for every verb that takes some.
 from __future__ import annotations
 
 import re
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +16,18 @@ from .terminal import say
 
 # Far above every network's input; a slip of the finger must not ask for terabytes.
 _MAX_SIDE = 1 << 14
+
+
+def add_runtime(parser: ArgumentParser) -> None:
+    """``--device``, ``--threads``, ``--cache-dir`` and ``--no-cache``: where and how an engine runs."""
+    runtime = parser.add_argument_group("runtime")
+    runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
+    runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
+    cache = runtime.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--cache-dir", type=Path, metavar="FOLDER", help="of compiled graphs (default: the user's cache folder)"
+    )
+    cache.add_argument("--no-cache", action="store_true", help="compile again at every start")
 
 
 def pictures_of(paths: Sequence[Path], quiet: bool, output_folder: Path | None = None) -> list[Picture]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..files.output_files import atomic_output, check_outputs
 from ..files.recognize import ENGINE, expect
 from ..wording import printable
-from .arguments import count, fraction, positive
+from .arguments import add_runtime, count, fraction, positive
 from .progress import ProgressBar, Stages
 from .terminal import say
 
@@ -112,14 +112,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     output.add_argument("--force", action="store_true", help="overwrite FILE")
 
-    runtime = parser.add_argument_group("runtime")
-    runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
-    runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
-    cache = runtime.add_mutually_exclusive_group()
-    cache.add_argument(
-        "--cache-dir", type=Path, metavar="FOLDER", help="of compiled graphs (default: the user's cache folder)"
-    )
-    cache.add_argument("--no-cache", action="store_true", help="compile again at every start")
+    add_runtime(parser)
 
 
 def run(arguments: Namespace) -> int:

@@ -19,7 +19,7 @@ from ..outputs.kinds import IUV_ORDERS, NPZ, OUTPUT_KINDS, Look, OutputKind, kin
 from ..pictures.find import Picture, frames_remark
 from ..video import is_video
 from ..wording import printable
-from .arguments import count, fraction, pictures_of, positive
+from .arguments import add_runtime, count, fraction, pictures_of
 from .infer_pictures import Outcome, Tally, Thresholds, infer_pictures
 from .progress import ProgressBar, Stages
 from .terminal import say
@@ -80,14 +80,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="of a network with embeddings: the mesh that everybody is looked for on (default: that of their class)",
     )
 
-    runtime = parser.add_argument_group("runtime")
-    runtime.add_argument("--device", help="default: CPU for openvino, cuda for tensorrt")
-    runtime.add_argument("--threads", type=positive, metavar="N", help="default: the runtime decides")
-    cache = runtime.add_mutually_exclusive_group()
-    cache.add_argument(
-        "--cache-dir", type=Path, metavar="FOLDER", help="of compiled graphs (default: the user's cache folder)"
-    )
-    cache.add_argument("--no-cache", action="store_true", help="compile again at every start")
+    add_runtime(parser)
 
 
 def _add_output_arguments(parser: ArgumentParser) -> None:
