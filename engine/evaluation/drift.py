@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,9 +93,8 @@ class DriftMeter:
         """Of the pictures so far; means are 0 where nobody is matched."""
         means = np.mean(self._matched, axis=0) if self._matched else np.zeros(6)
         distance = float(np.mean(self._distances)) if self._distances else None
-        return Drift(
-            len(self._matched), self._only_reference, self._only_other, *map(float, means), surface_distance=distance
-        )
+        moved = Drift(len(self._matched), self._only_reference, self._only_other, *map(float, means))
+        return replace(moved, surface_distance=distance)
 
     @property
     def by_picture(self) -> np.ndarray:
