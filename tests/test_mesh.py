@@ -102,7 +102,7 @@ class Attack:
     ("name", "content", "said"),
     [
         ("a.pkl", pickle.dumps({"vertices": Attack()}), "it asks for builtins.print, which no mesh of plain arrays"),
-        ("a.pkl", pickle.dumps(collections.Counter("a")), r"it asks for collections\.Counter.*an \.npz with the same arrays"),
+        ("a.pkl", pickle.dumps(collections.Counter("a")), r"collections\.Counter.*an \.npz with the same"),
         ("a.pkl", pickle.dumps({"vertices": VERTICES})[:-40], "it is truncated"),
         ("a.pkl", pickle.dumps({"faces": FACES}), "mesh: it has no array vertices or points"),
         ("a.pkl", pickle.dumps({"vertices": FACES}), "its vertices are not floating-point numbers"),
