@@ -204,7 +204,8 @@ def _read(path: Path, content: str) -> dict[str, Any]:
     except TooLargeError as error:
         raise DensePoseEngineError(f"{path} {error}") from error
     except ValueError as error:
-        raise DensePoseEngineError(f"{path} is no readable {content}: {error}") from error
+        also = "; an .npz with the same arrays is read too" if reader is _read_pickle else ""
+        raise DensePoseEngineError(f"{path} is no readable {content}: {error}{also}") from error
 
 
 def _read_npz(path: Path, content: str) -> dict[str, Any]:

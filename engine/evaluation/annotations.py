@@ -209,7 +209,7 @@ def _person_category(content: Mapping[str, Any]) -> int | None:
     for category in categories:
         if category.get("name") == "person":
             return _integer(category, "id", "category person", least=None)
-    raise ValueError("none of its categories is named person")
+    raise ValueError("none of its categories is named person, and one is scored: of others, keep one in the file")
 
 
 def _annotation(entry: Mapping[str, Any], where: str, n: int, size: tuple[int, int]) -> Annotation:

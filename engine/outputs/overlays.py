@@ -65,7 +65,7 @@ def draw(
         what = next(iter(result.layers))
     wanted = (what,) if isinstance(what, str | ColorField | Contours) else tuple(what)
     for name in wanted:
-        if isinstance(name, str) and name not in (known := (*result.layers, BOXES)):
+        if not isinstance(name, ColorField | Contours) and name not in (known := (*result.layers, BOXES)):
             raise ValueError(f"what must be one of {', '.join(known)} or several of them, not {name!r}")
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha!r}")
