@@ -20,7 +20,7 @@ from .errors import (
     ImageError,
     InferenceError,
 )
-from .result import DensePoseResult
+from .result import DensePoseResult, DetectionResult, VertexResult
 
 try:
     __version__ = version("densepose-engine")
@@ -35,11 +35,13 @@ __all__ = [
     "ConfigError",
     "DensePoseEngineError",
     "DensePoseResult",
+    "DetectionResult",
     "Engine",
     "EngineFileError",
     "ExportError",
     "GraphFileError",
     "ImageError",
     "InferenceError",
+    "VertexResult",
     "__version__",
 ]

@@ -133,6 +133,9 @@ class Engine:
 
         A limit on the process's address space (``ulimit -v``) that is too small for the engine can end the process
         inside OpenVINO (docs/architecture.md). Limit memory by a control group instead.
+
+        >>> Engine.load("demo.engine", num_threads=2)
+        Engine(efficientnet_lite0-bifpn64-deeplab, openvino, fp32, input 320x448)
         """
         for name, value, least in (
             ("num_requests", num_requests, 1),
@@ -216,6 +219,11 @@ class Engine:
             InferenceError: the runtime failed. The engine can still be used, but after a failure for want of memory a
                 dynamic engine should be loaded again: OpenVINO may be left in disorder. Or this is a forked child of
                 the process that loaded the engine.
+
+        >>> engine = Engine.load("demo.engine")
+        >>> result = engine.infer("person.jpg", score_threshold=0.5)
+        >>> result.boxes.shape, result.labels[0].shape == result.uv[0].shape[1:]
+        ((1, 4), True)
         """
         self._check_open()
         task = self._task(**settings)
@@ -229,6 +237,11 @@ class Engine:
         """As ``infer``, of one picture, and the seconds that each part of it took, in their order.
 
         The parts are "preprocess", "graph", what the decoder does ("chart decode" or "closest vertices"), "result".
+
+        >>> with Engine.load("demo.engine") as engine:
+        ...     result, seconds = engine.infer_timed("person.jpg")
+        >>> list(seconds)
+        ['preprocess', 'graph', 'chart decode', 'result']
         """
         self._check_open()
         task = self._task(**settings)
@@ -265,6 +278,11 @@ class Engine:
 
         Raises:
             ValueError: a setting is out of range, or the engine is closed.
+
+        >>> with Engine.load("demo.engine") as engine:
+        ...     futures = [engine.infer_async(name) for name in ("person.jpg", "people.jpg")]
+        ...     [len(future.result()) > 0 for future in futures]
+        [True, True]
         """
         task = self._task(**settings)
         self._check_open()
@@ -287,6 +305,12 @@ class Engine:
             ValueError: a setting is out of range, or the engine is closed; at once.
             Others: what ``infer`` or ``frames`` raise, in their frame's place. It ends the stream. Ending it early
                 (``break``, ``close``) waits for the frames in work, then no thread is left.
+
+        >>> with Engine.load("demo.engine") as engine:
+        ...     for frame, result in engine.stream(["person.jpg", "people.jpg"]):
+        ...         print(frame, len(result) > 0)
+        person.jpg True
+        people.jpg True
         """
         if depth is None:
             depth = self._num_requests

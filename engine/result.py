@@ -3,5 +3,16 @@
 from .decoders import load_result
 from .decoders.base import DetectionResult, patch_size
 from .decoders.charts import PARTS, DensePoseResult, Person
+from .decoders.embeddings import Surface, VertexPerson, VertexResult
 
-__all__ = ["PARTS", "DensePoseResult", "DetectionResult", "Person", "load_result", "patch_size"]
+__all__ = [
+    "PARTS",
+    "DensePoseResult",
+    "DetectionResult",
+    "Person",
+    "Surface",
+    "VertexPerson",
+    "VertexResult",
+    "load_result",
+    "patch_size",
+]

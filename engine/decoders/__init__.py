@@ -44,5 +44,11 @@ def load_result(path: str | os.PathLike[str]) -> DetectionResult:
     Raises:
         FileNotFoundError, OSError: there is no such file, or it may not be read.
         DensePoseEngineError: it is truncated, damaged, or no result.
+
+    >>> from densepose_engine import Engine
+    >>> with Engine.load("demo.engine") as engine:
+    ...     engine.infer("person.jpg").save("person.npz")
+    >>> type(load_result("person.npz")).__name__
+    'DensePoseResult'
     """
     return read_result(path, {kind: decoder.result for kind, decoder in DECODERS.items()})

@@ -230,6 +230,12 @@ class DensePoseResult(DetectionResult):
         U and V are clipped to 0 .. 1 and their products truncated, as DensePose's evaluation and visualizer do. Where
         people overlap, the one with the higher score is on top; a person's background pixels hide nobody. Another size
         than the picture's, which is the default, is sampled at the nearest pixel: labels cannot be interpolated.
+
+        >>> from densepose_engine import Engine
+        >>> with Engine.load("demo.engine") as engine:
+        ...     iuv = engine.infer("person.jpg").iuv()
+        >>> iuv.shape, bool(iuv[..., 0].max() <= 24)
+        ((342, 512, 3), True)
         """
         rows, columns = self.image_size
         canvas = np.zeros((rows, columns, 3), np.uint8)

@@ -95,9 +95,10 @@ def network(config: str | os.PathLike[str] | ModelConfig) -> nn.Module:
         ConfigError: the configuration cannot be read, or asks for what cannot be built; names the key.
         BackendUnavailable: torch is not installed.
 
-    >>> model = network("model.yaml")                               # doctest: +SKIP
-    >>> model.backbone(torch.zeros(1, 3, 320, 448))["p2"].shape     # doctest: +SKIP
-    torch.Size([1, 64, 80, 112])
+    >>> import torch
+    >>> model = network("demo.yaml")
+    >>> model.backbone(torch.zeros(1, 3, 64, 96))["p2"].shape
+    torch.Size([1, 64, 16, 24])
     """
     _require("torch", "yaml")
     from .config.model_config import ModelConfig, load_config

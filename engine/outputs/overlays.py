@@ -60,6 +60,12 @@ def draw(
     Raises:
         TypeError, ValueError, ImageError: as ``to_rgb_array``; an unknown ``what``; a picture of another size; an
             ``alpha`` or ``score_threshold`` that is not from 0 to 1.
+
+    >>> from densepose_engine import Engine
+    >>> with Engine.load("demo.engine") as engine:
+    ...     overlay = draw("person.jpg", engine.infer("person.jpg"), ["contours", "boxes"])
+    >>> overlay.shape, overlay.dtype
+    ((342, 512, 3), dtype('uint8'))
     """
     if what is None:
         what = next(iter(result.layers))
