@@ -133,51 +133,86 @@ def bench(
         if options.sweep is None:
             room = engine.description.capacity.max_people
             options = replace(options, sweep=tuple(count for count in PEOPLE_SWEEP if count <= room))
-        settings = options.settings(options.people)
         report["warnings"] += _people_warnings(engine, frames, options)
         stage("measuring latency")
-        with Watch() as watch:
-            times = measure(_runner(engine, frames, settings), options.effort, options.streams)
-        latency = summarize(times.milliseconds, options.percentiles)
-        report |= {"throughput": times.throughput, "wall_s": times.wall, "latency_ms": latency}
-        report["watch"] = watch.to_dict()
-        report["warnings"] += watch.warnings(latency["cv"], drift(times.milliseconds))
-        report["people"] = []
-        for count in options.sweep or ():
-            stage(f"measuring {count} people")
-            effort = replace(options.effort, duration=options.effort.duration / 3)
-            swept = measure(_runner(engine, frames, options.settings(count)), effort)
-            report["people"].append({"people": count, **summarize(swept.milliseconds, options.percentiles)})
+        times, measured, warnings = _latency(engine, frames, options)
+        report |= measured
+        report["warnings"] += warnings
+        report["people"] = _sweep(engine, frames, options, stage)
         if options.profile and not find_backend(manifest.backend).device.times_layers:
             report["warnings"].append(f"no split by stage: the {manifest.backend} backend does not time layers")
         elif options.profile:
             stage("profiling")
             report["profile"] = _profile(path, frames, options)
-        report["vs"] = {}
         if compare is not None:
             stage(f"comparing with {Path(compare).name}")
-            with _load(compare, options) as other:
-                report["compare"] = {
-                    "engine": _describe_engine(Path(compare), read_manifest(compare)),
-                    **_against(engine, other, frames, options, must_agree=False),
-                }
-        for name, make in (peers or {}).items():
-            stage(f"comparing with {name}")
-            peer = make()
-            try:
-                same = peer.precision == engine.precision == "fp32"
-                report["vs"][name] = _against(engine, peer, frames, options, must_agree=same, name=name)
-                report["vs"][name]["note"] = getattr(peer, "note", "")
-            finally:
-                peer.close()
-        report["references"] = {
-            name: {"median_ms": value, "ratio": value / latency["median"]} for name, value in (references or {}).items()
-        }
-        if "torch" in report["vs"]:
-            # A time that was measured elsewhere keeps a slow torch from flattering the engine.
-            ratios = [report["vs"]["torch"]["ratio"], *(other["ratio"] for other in report["references"].values())]
-            report["vs"]["torch"]["claimed_ratio"] = min(ratios)
+            report["compare"] = _compare(engine, compare, frames, options)
+        report["vs"] = _against_peers(engine, peers or {}, frames, options, stage)
+    median = report["latency_ms"]["median"]
+    report["references"] = {
+        name: {"median_ms": value, "ratio": value / median} for name, value in (references or {}).items()
+    }
+    if "torch" in report["vs"]:
+        # A time that was measured elsewhere keeps a slow torch from flattering the engine.
+        ratios = [report["vs"]["torch"]["ratio"], *(other["ratio"] for other in report["references"].values())]
+        report["vs"]["torch"]["claimed_ratio"] = min(ratios)
     return report, times
+
+
+def _latency(
+    engine: Engine, frames: Sequence[np.ndarray], options: BenchOptions
+) -> tuple[Times, dict[str, Any], list[str]]:
+    """Every run of the main measurement, what a report says of them, and warnings."""
+    with Watch() as watch:
+        times = measure(_runner(engine, frames, options.settings(options.people)), options.effort, options.streams)
+    latency = summarize(times.milliseconds, options.percentiles)
+    measured = {"throughput": times.throughput, "wall_s": times.wall, "latency_ms": latency, "watch": watch.to_dict()}
+    return times, measured, watch.warnings(latency["cv"], drift(times.milliseconds))
+
+
+def _sweep(
+    engine: Engine, frames: Sequence[np.ndarray], options: BenchOptions, stage: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Latency by the number of people."""
+    rows = []
+    effort = replace(options.effort, duration=options.effort.duration / 3)
+    for count in options.sweep or ():
+        stage(f"measuring {count} people")
+        swept = measure(_runner(engine, frames, options.settings(count)), effort)
+        rows.append({"people": count, **summarize(swept.milliseconds, options.percentiles)})
+    return rows
+
+
+def _compare(
+    engine: Engine, path: str | os.PathLike[str], frames: Sequence[np.ndarray], options: BenchOptions
+) -> dict[str, Any]:
+    """Another engine, in turns with this one."""
+    with _load(path, options) as other:
+        return {
+            "engine": _describe_engine(Path(path), read_manifest(path)),
+            **_against(engine, other, frames, options, must_agree=False),
+        }
+
+
+def _against_peers(
+    engine: Engine,
+    peers: Mapping[str, Callable[[], Contender]],
+    frames: Sequence[np.ndarray],
+    options: BenchOptions,
+    stage: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Each peer, in turns with the engine; it is made when its turn comes, and closed after it."""
+    found = {}
+    for name, make in peers.items():
+        stage(f"comparing with {name}")
+        peer = make()
+        try:
+            same = peer.precision == engine.precision == "fp32"
+            found[name] = _against(engine, peer, frames, options, must_agree=same, name=name)
+            found[name]["note"] = getattr(peer, "note", "")
+        finally:
+            peer.close()
+    return found
 
 
 def _load(path: str | os.PathLike[str], options: BenchOptions) -> Engine:
