@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 from .report import Row, pareto_front
 
 _FRONT, _OTHERS, _BASELINE = "#c0392b", "#5b7c99", "#444444"
-_AREA = 14.0  # square points of a circle for each megabyte of the engine file
-# Where a name may stand beside its circle, in directions; the first that touches nothing is taken.
+_AREA = 10.0  # square points of a circle for each megabyte of the engine file
+# Where a name may stand beside its circle, in directions; where least is covered is taken.
 _DIRECTIONS = [(1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1)]
-_DISTANCES = (2, 10, 20)
+_DISTANCES = (2, 9, 18, 30)  # points
 
 
 def plot(rows: Sequence[Row], path: Path, caption: str) -> bool:
@@ -56,6 +57,11 @@ def _area(row: Row) -> float:
     return _AREA * float(row.prepared["engine_bytes"]["int8"]) / 1e6
 
 
+def _radius(row: Row) -> float:
+    """In points."""
+    return math.sqrt(_area(row) / math.pi)
+
+
 def _color(row: Row, front: Sequence[Row]) -> str:
     return _FRONT if row in front else _BASELINE if row.network.is_baseline else _OTHERS
 
@@ -73,53 +79,70 @@ def _draw(axes: Any, rows: Sequence[Row], front: Sequence[Row]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(min(times) * 0.85, max(times) * 1.35)
+    axes.set_xlim(min(times) * 0.75, max(times) * 1.35)
     axes.margins(y=0.08)
     axes.set_xlabel("a frame in INT8, milliseconds (ours; logarithmic)")
     axes.set_ylabel("DensePose GPS AP (the paper's, as published)")
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right", frameon=False, labelspacing=1.2)
+    axes.legend(loc="lower right", frameon=False, labelspacing=1.5, borderpad=1.2)
 
 
 def _label(figure: Any, axes: Any, rows: Sequence[Row], front: Sequence[Row]) -> None:
-    """Names beside the circles, those of the front first, each where it covers no circle and no other name."""
-    renderer = figure.canvas.get_renderer()
+    """Names beside the circles, those of the front first, each where it covers least; far ones get a line."""
     figure.draw_without_rendering()
+    taken = _obstacles(figure, axes, rows, front)
+    for row in sorted(rows, key=lambda one: one not in front):
+        text = axes.annotate(
+            row.network.title,
+            _place(row),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=_color(row, front),
+            weight="bold" if row in front else "normal",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": _color(row, front), "shrinkA": 0, "shrinkB": 0},
+        )
+        text.set_in_layout(False)  # or the axes would shrink and everything would move
+        places = []
+        for distance in _DISTANCES:
+            for direction in _DIRECTIONS:
+                box = _move(text, _radius(row) + distance, direction)
+                covered = sum(_overlap(box, one) for one in taken) + 1e3 * _outside(box, axes.bbox)
+                places.append((covered + distance, distance, direction))
+        _, distance, direction = min(places, key=lambda place: place[0])  # of equals the first
+        taken.append(_move(text, _radius(row) + distance, direction))
+        text.arrow_patch.set_visible(distance > _DISTANCES[0])
+
+
+def _obstacles(figure: Any, axes: Any, rows: Sequence[Row], front: Sequence[Row]) -> list[Any]:
+    """What no name should cover, as boxes in pixels: circles, the legend, and the front's line in pieces."""
     from matplotlib.transforms import Bbox
 
+    def around(point: Sequence[float], reach: float) -> Any:
+        x, y = point
+        return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
+
     pixels = figure.dpi / 72
-    centers = {id(row): axes.transData.transform(_place(row)) for row in rows}
-    radii = {id(row): math.sqrt(_area(row) / math.pi) for row in rows}
-    taken = []
-    for row in rows:
-        (x, y), r = centers[id(row)], radii[id(row)] * pixels
-        taken.append(Bbox.from_extents(x - r, y - r, x + r, y + r))
-    for row in sorted(rows, key=lambda one: one not in front):
-        name = row.network.title.removeprefix("tf_")
-        bold = "bold" if row in front else "normal"
-        text = axes.annotate(
-            name, _place(row), (0, 0), textcoords="offset points", fontsize=7.5, color=_color(row, front), weight=bold
-        )
-        best: tuple[float, Any] | None = None
-        for distance in _DISTANCES:
-            for dx, dy in _DIRECTIONS:
-                reach = (radii[id(row)] + distance) * (1 if not dx or not dy else 0.75)
-                text.set_position((dx * reach, dy * reach))
-                text.set_ha({1: "left", -1: "right", 0: "center"}[dx])
-                text.set_va({1: "bottom", -1: "top", 0: "center"}[dy])
-                box = text.get_window_extent(renderer)
-                own = centers[id(row)]
-                covered = sum(_overlap(box, one) for one in taken) + 1e3 * _outside(box, axes.bbox)
-                if best is None or covered < best[0]:
-                    best = covered, (dx * reach, dy * reach, text.get_ha(), text.get_va(), box, own)
-            if best is not None and best[0] == 0:
-                break
-        assert best is not None
-        left, up, horizontal, vertical, box, _ = best[1]
-        text.set_position((left, up))
-        text.set_ha(horizontal)
-        text.set_va(vertical)
-        taken.append(box)
+    found = [axes.get_legend().get_window_extent()]
+    found += [around(axes.transData.transform(_place(row)), _radius(row) * pixels) for row in rows]
+    joints = [axes.transData.transform(_place(row)) for row in front]
+    for (x0, y0), (x1, y1) in itertools.pairwise(joints):
+        pieces = max(int(math.hypot(x1 - x0, y1 - y0) / 4), 1)
+        found += [around((x0 + (x1 - x0) * k / pieces, y0 + (y1 - y0) * k / pieces), 2) for k in range(pieces)]
+    return found
+
+
+def _move(text: Any, reach: float, direction: tuple[int, int]) -> Any:
+    """Put a name so many points away from its circle's center. Returns the box that it covers then, in pixels."""
+    dx, dy = direction
+    reach *= 0.75 if dx and dy else 1
+    text.set_position((dx * reach, dy * reach))
+    text.set_ha({1: "left", -1: "right", 0: "center"}[dx])
+    text.set_va({1: "bottom", -1: "top", 0: "center"}[dy])
+    from matplotlib.text import Text
+
+    text.update_positions(text.figure.canvas.get_renderer())
+    return Text.get_window_extent(text)  # an annotation's own has its line in it
 
 
 def _overlap(one: Any, other: Any) -> float:
