@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --progress-bar off
 CXX_FILES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh plugins/*/*.h plugins/*/*.cpp tests/native/*.cpp deploy/*/*.cpp)
 SOURCES := $(wildcard csrc/*.h csrc/*/* plugins/*/* cmake/* CMakeLists.txt setup.py)
 
-.PHONY: all test test-backbones test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 test-py310 demo bench-ops lint \
+.PHONY: all test test-backbones test-oracle test-avx2 test-tensorrt test-gpu test-aarch64 test-py310 demo bench-ops ablation lint \
   format build wheel test-wheel check-fresh clean
 all: build
 
@@ -146,6 +146,11 @@ demo: build
 # With a trained CSE network beside the repository, closest vertices are looked for on its mesh.
 bench-ops: build
 	$(BIN)/python benchmarks/ops.py $(if $(wildcard ../shared/oracle/demo_cse),--cse ../shared/oracle/demo_cse)
+
+# What each backbone costs on this machine: tables, CSV, JSON and the plots in docs/. Two hours on two quiet cores; it goes
+# on where it was stopped. ABLATION="--phase prepare" gives it arguments.
+ablation: build $(VENV)/testable
+	$(BIN)/python benchmarks/ablation.py $(ABLATION)
 
 # mypy sees the package laid out as setup maps it: calibration/ inside engine/.
 lint: $(VENV)/testable
