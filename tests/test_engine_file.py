@@ -125,6 +125,21 @@ def test_a_manifest_that_lies_is_refused(path: Path, changes: dict[str, object],
         read_engine_file(path)
 
 
+@pytest.mark.parametrize("where", [20, 24])  # of the list of members: bytes in the file, bytes in memory
+def test_a_member_that_is_said_to_be_larger_than_the_file_is_refused(path: Path, where: int) -> None:
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02", 0, data.rindex(b"model.bin"))
+    data[at + where : at + where + 4] = (0xFF00_0000).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(EngineFileError, match=r"model\.bin is not stored as an engine's members are"):
+            read_engine_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_is_no_engine_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.engine"
     text.write_text("hello")

@@ -253,7 +253,7 @@ class _Archive:
         # Stored members cannot be larger than the file: a declared size is a lie before it is an allocation.
         deflated = info.compress_type == zipfile.ZIP_DEFLATED
         largest = self._text_left if deflated else self._size if info.compress_type == zipfile.ZIP_STORED else 0
-        if info.file_size > min(largest, limit or largest):
+        if info.compress_size > self._size or info.file_size > min(largest, limit or largest):
             raise EngineFileError(f"{path}: member {name} is not stored as an engine's members are; build it again")
         if deflated:
             self._text_left -= info.file_size

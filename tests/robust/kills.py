@@ -63,7 +63,8 @@ def _kill_once(reference: Reference, number: signal.Signals, delay: float, befor
     elif ended.code not in _CODES[number]:
         kind = "crashes" if ended.code < 0 else "wrong exception types"
         counts.fail(kind, f"{what}: exit code {ended.code}: {ended.last_line}")
-    for text, size in reference.faults(out, complete=before, hidden=number == signal.SIGKILL):
+    killed = number == signal.SIGKILL
+    for text, size in reference.faults(out, complete=before, hidden=killed, interrupted=not killed):
         counts.fail("bytes lost", f"{what}: {text}", size)
     again = run(verb.command(out, "--force"))
     if again.code is None:

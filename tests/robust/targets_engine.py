@@ -222,7 +222,7 @@ class CacheEntries(Target):
         names = sorted(entries)
         for _ in range(rng.choice([1, 1, 2])):
             name, other, kind = rng.choice(names), rng.choice(names), rng.random()
-            if kind < 0.35:  # one bit, anywhere
+            if kind < 0.35 and entries[name]:  # one bit, anywhere
                 flipped = bytearray(entries[name])
                 flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
                 entries[name] = bytes(flipped)

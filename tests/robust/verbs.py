@@ -144,14 +144,16 @@ class Reference:
             self._digests.append({name: _digest(self.folder / name) for name in verb.outputs})
         self.largest = max((self.folder / name).stat().st_size for name in verb.outputs)
 
-    def fault(self, name: str, path: Path) -> str | None:
-        """Why a finished file is not whole; None where it is."""
+    def fault(self, name: str, path: Path, interrupted: bool = False) -> str | None:
+        """Why a finished file is not whole; None where it is. An interrupted video is kept as far as it got."""
+        if interrupted and path.suffix == ".mp4":
+            return _unreadable(path, least=1)
         first, second = (digests[name] for digests in self._digests)
         if first == second:
             return None if _digest(path) == first else "is not what an undisturbed run writes"
         return _unreadable(path)
 
-    def faults(self, out: Path, complete: bool, hidden: bool) -> list[tuple[str, int]]:
+    def faults(self, out: Path, complete: bool, hidden: bool, interrupted: bool = False) -> list[tuple[str, int]]:
         """What is wrong with a folder after a run, with the bytes concerned.
 
         ``complete``: every output must be there; ``hidden``: part files may be, because nothing runs after SIGKILL.
@@ -160,7 +162,7 @@ class Reference:
         for name in self.verb.outputs:
             path = out / name
             if path.exists():
-                if reason := self.fault(name, path):
+                if reason := self.fault(name, path, interrupted):
                     found.append((f"{name} {reason}", path.stat().st_size))
             elif complete:
                 found.append((f"{name} is gone", (self.folder / name).stat().st_size))
@@ -176,8 +178,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _unreadable(path: Path) -> str | None:
-    """For files whose bytes are not always the same."""
+def _unreadable(path: Path, least: int = material.VIDEO_FRAMES) -> str | None:
+    """For files whose bytes are not always the same; ``least``: frames of a video."""
     data = path.read_bytes()
     if path.suffix == ".mp4":
         import av
@@ -187,7 +189,7 @@ def _unreadable(path: Path) -> str | None:
                 frames = sum(1 for _ in container.decode(video=0))
         except av.FFmpegError as error:
             return f"is no video ({error})"
-        return None if frames == material.VIDEO_FRAMES else f"has {frames} of {material.VIDEO_FRAMES} frames"
+        return None if least <= frames <= material.VIDEO_FRAMES else f"has {frames} of {material.VIDEO_FRAMES} frames"
     if path.suffix == ".json":
         return None if data.rstrip().endswith(b"}") else "is cut off"
     if path.suffix == ".html":

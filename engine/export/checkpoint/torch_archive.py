@@ -52,7 +52,7 @@ def check_torch_archive(file: IO[bytes], size: int) -> None:
                 raise PickleError("it is a TorchScript program, not a checkpoint")
             if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
                 raise PickleError("it holds compressed or encrypted entries, which torch.save never writes")
-            if sum(names.values()) > size:
+            if max(sum(names.values()), sum(entry.compress_size for entry in entries)) > size:
                 raise PickleError("its entries overlap")
             pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
             if len(pickles) != 1:
