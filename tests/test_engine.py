@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from densepose_engine import (
     ImageError,
     InferenceError,
 )
-from densepose_engine.backends import find_backend
+from densepose_engine.backends import find_backend, openvino
 from densepose_engine.model.engine_file import EngineFile, read_engine_file, write_engine_file
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -271,7 +272,7 @@ def test_want_of_memory_is_no_fault_of_the_engine(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("densepose_engine.backends.openvino.load", fail)
+    monkeypatch.setattr(openvino, "OPENVINO", replace(openvino.OPENVINO, load=fail))
     with pytest.raises(EngineFileError, match=r"demo\.engine: there is not enough memory to load it") as raised:
         Engine.load(demo_engine)
     assert "build it again" not in str(raised.value)

@@ -13,7 +13,7 @@ import pytest
 from small_detector import serialize, small_detector
 
 from densepose_engine import CalibrationError
-from densepose_engine.build import build_engine
+from densepose_engine.compile.build import build_engine
 from densepose_engine.errors import BuildError
 from densepose_engine.model.graph_file import METADATA, parse_graph, read_graph
 

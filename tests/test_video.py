@@ -14,8 +14,8 @@ from PIL import Image
 
 from densepose_engine import BackendUnavailable, Engine, ImageError, cli
 from densepose_engine.commands.infer_video import infer_video
+from densepose_engine.pictures.video.library import OLDEST, pyav
 from densepose_engine.video import VideoReader, VideoWriter, is_video
-from densepose_engine.video_library import OLDEST, pyav
 
 pytest.importorskip("av")
 MODELS = Path(__file__).resolve().parent.parent / "models"

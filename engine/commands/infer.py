@@ -132,11 +132,11 @@ def _add_output_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     # Everything that can be found wrong is found before the engine is loaded and before the first file is written.
     expect(arguments.engine, ENGINE)
-    arguments.kinds = _kinds_of_engine(arguments.engine, arguments.save)
     settings = {name: getattr(arguments, name) for name in _SETTINGS}
     if any(is_video(path) and not path.is_dir() for path in arguments.pictures):
         return _run_video(arguments, settings)
     _refuse_other_files(arguments.pictures)
+    arguments.kinds = _kinds_of_engine(arguments.engine, arguments.save)
     plan = _plan(arguments)
     engine = _load(arguments, 1)
     with engine:
@@ -289,6 +289,7 @@ def _run_video(arguments: Namespace, settings: dict[str, float | int | None]) ->
     for path in arguments.pictures:
         if (sentence := mismatch(path, VIDEO, PICTURE)) is not None:
             raise ImageError(sentence)
+    arguments.kinds = _kinds_of_engine(arguments.engine, arguments.save)
     chosen = arguments.score_threshold
     if chosen is None and not arguments.json and NPZ not in (arguments.save or ()):
         settings["score_threshold"] = SCORE_THRESHOLD  # nobody sees the others, and each costs time
