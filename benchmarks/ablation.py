@@ -31,7 +31,7 @@ from backbone_series.work import run_all
 
 from densepose_engine.benchmarking.machine import Watch, usable_cores
 from densepose_engine.benchmarking.timing import Effort
-from densepose_engine.files.output_files import atomic_output
+from densepose_engine.files.output_files import OutputError, atomic_output
 
 _PHASES = {"all": ("prepare", "measure"), "prepare": ("prepare",), "measure": ("measure",), "report": ()}
 
@@ -240,7 +240,11 @@ def main(given: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"stopped; what is finished is kept in {state.folder}: run the same command again to go on")
         return 130
-    _report(arguments, state)
+    try:
+        _report(arguments, state)
+    except OutputError as error:
+        _say(f"error: {error}")
+        return 1
     return 1 if failures else 0
 
 

@@ -301,6 +301,17 @@ def test_a_plot_in_the_documentation_is_of_all(bench: Bench, monkeypatch: pytest
     assert (bench.state.folder / "plots" / name).exists()
 
 
+def test_what_cannot_be_written_is_said(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench()
+    table_file = bench.state.folder / "ablation_b_320x448.csv"
+    table_file.unlink()
+    table_file.mkdir()
+    capsys.readouterr()
+    assert bench() == (1, [])
+    streams = capsys.readouterr()
+    assert f"error: cannot write {table_file}" in streams.err and "mixnet_s" in streams.out
+
+
 def test_wrong_arguments(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--only", "resnet18") == (2, [])
     assert "error: no network is called resnet18" in capsys.readouterr().err

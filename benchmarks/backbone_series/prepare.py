@@ -82,7 +82,7 @@ def made_up_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def prepare(network: Network, state: State, pictures: int) -> None:
-    """Export, calibrate, build FP32 and INT8, and write the row; of a network that fails, nothing is left."""
+    """Export, calibrate, build FP32 and INT8, and write the row; what a failure leaves, the next try replaces."""
     import onnx_ir as ir
 
     from densepose_engine.calibration.collect.activations import collect
