@@ -24,13 +24,14 @@ from typing import Any
 
 from backbone_series import measure, prepare
 from backbone_series.networks import PEOPLE, PROPOSALS, ROOT, SERIES, SIZES, Network, networks, published, yardstick
+from backbone_series.plot import plot
 from backbone_series.report import Row, columns, table, to_csv
 from backbone_series.state import MEASURED, PREPARED, State
 from backbone_series.work import run_all
 
-from densepose_engine.benchmarking.machine import Watch, describe_machine, usable_cores
+from densepose_engine.benchmarking.machine import Watch, usable_cores
 from densepose_engine.benchmarking.timing import Effort
-from densepose_engine.files.output_files import atomic_output
+from densepose_engine.files.output_files import OutputError, atomic_output
 
 _PHASES = {"all": ("prepare", "measure"), "prepare": ("prepare",), "measure": ("measure",), "report": ()}
 
@@ -160,57 +161,59 @@ def _circumstances(row: dict[str, Any]) -> str:
 
 def _report(arguments: argparse.Namespace, state: State) -> None:
     """Print the tables; write CSV, JSON and plots."""
-    machine = describe_machine()
     for series in arguments.series:
         for size in SIZES[series]:
-            if arguments.sizes is not None and size not in arguments.sizes:
-                continue
             everyone = networks([series], [size])
             rows, remarks = finished_rows(everyone, state, arguments.pictures)
-            if rows:
-                _report_series(series, size, rows, remarks, len(everyone), machine, arguments, state)
+            if not rows or (arguments.sizes is not None and size not in arguments.sizes):
+                continue
+            on = _measured_on(rows)
+            heading = _heading(rows, len(everyone), on) + remarks
+            heading += [f"{row.network.title}: {remark}" for row in rows for remark in row.remarks]
+            print("\n" + "\n".join([*heading, "", *table(rows)]))
+            name = f"ablation_{series}_{size[0]}x{size[1]}"
+            document = {"about": heading, "rows": [{**columns(row), "measured": row.measured} for row in rows]}
+            _write(state.folder / f"{name}.csv", to_csv(rows))
+            _write(state.folder / f"{name}.json", json.dumps(document, indent=1) + "\n")
+            if series == "a":
+                # What stands in the documentation is not replaced by half a series, or a noisy one.
+                complete = len(rows) == len(everyone) and all(row.measured is not None and row.quiet for row in rows)
+                caption = (
+                    f"Mobile-RCNN A by backbone, {size[0]}×{size[1]}, {PROPOSALS} proposals, {PEOPLE} people\n{on}"
+                )
+                _plot(rows, (arguments.plots if complete else state.folder) / f"{name}.svg", caption)
 
 
-def _report_series(
-    series: str,
-    size: tuple[int, int],
-    rows: list[Row],
-    remarks: list[str],
-    total: int,
-    machine: dict[str, Any],
-    arguments: argparse.Namespace,
-    state: State,
-) -> None:
-    name = f"ablation_{series}_{size[0]}x{size[1]}"
-    timed = [row for row in rows if row.measured is not None]
-    where = timed[0].measured["inputs"]["machine"] if timed and timed[0].measured else machine  # not today's
-    threads = timed[0].measured["inputs"]["threads"] if timed and timed[0].measured else arguments.threads
-    on = f"{where['cpu']}, {threads} threads"
-    heading = [f"Series {series}: {SERIES[series]}"]
-    heading.append(f"{size[0]}x{size[1]}, {PROPOSALS} proposals, {PEOPLE} people; {on}")
-    heading.append(f"{len(rows)} of {total} prepared, {len(timed)} measured; R50: {yardstick(size).title}, in turns")
-    heading.append(prepare.WEIGHTS_NOTE)
+def _write(path: Path, text: str) -> None:
+    with atomic_output(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _measured_on(rows: Sequence[Row]) -> str:
+    """The machine of the latencies, which need not be this one, and the threads."""
+    for row in rows:
+        if row.measured is not None:
+            inputs = row.measured["inputs"]
+            return f"{inputs['machine']['cpu']}, {inputs['threads']} threads"
+    return "nothing is measured yet"
+
+
+def _heading(rows: Sequence[Row], total: int, measured_on: str) -> list[str]:
+    series, (height, width) = rows[0].network.series, rows[0].network.size
+    timed = sum(row.measured is not None for row in rows)
+    lines = [
+        f"Series {series}: {SERIES[series]}",
+        f"{height}x{width}, {PROPOSALS} proposals, {PEOPLE} people; {measured_on}",
+        f"{len(rows)} of {total} prepared, {timed} measured; R50 is {yardstick((height, width)).title}, of the same "
+        "precision and in turns with each network",
+        prepare.WEIGHTS_NOTE,
+    ]
     if series == "a":
-        heading.append(f"AP: the paper's, not ours: {published()['what']}. {published()['source']}. *: Pareto front")
-    heading += [*remarks, *(f"{row.network.title}: {remark}" for row in rows for remark in row.remarks)]
-    print("\n" + "\n".join([*heading, "", *table(rows)]))
-    with atomic_output(state.folder / f"{name}.csv") as path:
-        path.write_text(to_csv(rows), encoding="utf-8")
-    document = {
-        "about": heading,
-        "machine": where,
-        "rows": [{**columns(row), "measured": row.measured} for row in rows],
-    }
-    with atomic_output(state.folder / f"{name}.json") as path:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if series != "a":
-        return
-    # What stands in the documentation is not replaced by half a series, or a noisy one.
-    complete = len(timed) == total and all(row.quiet for row in timed)
-    target = (arguments.plots if complete else state.folder) / f"{name}.svg"
-    from backbone_series.plot import plot
+        lines.append(f"AP is the paper's, not ours: {published()['what']}; {published()['source']}. *: Pareto front")
+    return lines
 
-    caption = f"Mobile-RCNN A by backbone, {size[0]}×{size[1]}, {PROPOSALS} proposals, {PEOPLE} people\n{on}"
+
+def _plot(rows: Sequence[Row], target: Path, caption: str) -> None:
     try:
         if plot(rows, target, caption):
             print(f"\nplot: {target}")
@@ -237,7 +240,11 @@ def main(given: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"stopped; what is finished is kept in {state.folder}: run the same command again to go on")
         return 130
-    _report(arguments, state)
+    try:
+        _report(arguments, state)
+    except OutputError as error:
+        _say(f"error: {error}")
+        return 1
     return 1 if failures else 0
 
 

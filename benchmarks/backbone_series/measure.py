@@ -20,6 +20,13 @@ from .state import MEASURED, PRECISIONS, PREPARED, State, digest
 
 #: What "quiet" means: cores that others kept busy, or that a hypervisor withheld, on average over the run.
 QUIET = 0.1
+#: Of ``infer``: so many people, whatever their scores and however they overlap.
+SETTINGS: dict[str, Any] = {
+    "score_threshold": 0.0,
+    "nms_threshold": 1.0,
+    "max_people": PEOPLE,
+    "max_proposals": PROPOSALS,
+}
 
 
 def inputs(network: Network, state: State, effort: Effort, threads: int) -> dict[str, Any] | None:
@@ -32,8 +39,7 @@ def inputs(network: Network, state: State, effort: Effort, threads: int) -> dict
     return {
         "engines": [row["engine_sha256"] for row in rows if row is not None],
         "picture": digest([picture], picture.parent),
-        "people": PEOPLE,
-        "proposals": PROPOSALS,
+        "settings": SETTINGS,
         "threads": threads,
         "effort": [effort.warm_up, effort.duration, effort.iterations],
         "machine": {name: machine[name] for name in ("cpu", "cores", "instruction_set", "system")},
@@ -52,7 +58,6 @@ def measure(network: Network, state: State, effort: Effort, threads: int) -> Non
     assert wanted is not None, "the phases before this one see to it"
     (picture,) = calibration_pictures(1)
     frame = to_rgb_array(picture)
-    settings: dict[str, Any] = {"score_threshold": 0.0, "max_people": PEOPLE, "max_proposals": PROPOSALS}
     reference = yardstick(network.size)
     paths: dict[str, Path] = {precision: state.engine(network, precision) for precision in PRECISIONS}
     if network != reference:
@@ -62,9 +67,9 @@ def measure(network: Network, state: State, effort: Effort, threads: int) -> Non
             name: stack.enter_context(Engine.load(path, num_threads=threads, num_requests=1, cache_dir=None))
             for name, path in paths.items()
         }
-        people = {name: len(engine.infer(frame, **settings)) for name, engine in engines.items()}
+        people = {name: len(engine.infer(frame, **SETTINGS)) for name, engine in engines.items()}
         runs: dict[str, Callable[[int], object]] = {
-            name: lambda _, engine=engine: engine.infer(frame, **settings)  # type: ignore[misc]
+            name: lambda _, engine=engine: engine.infer(frame, **SETTINGS)  # type: ignore[misc]
             for name, engine in engines.items()
         }
         with Watch() as watch:
@@ -85,7 +90,7 @@ def _row(turns: dict[str, list[np.ndarray]], people: dict[str, int]) -> dict[str
         "over_baseline": {precision: ratio(turns[precision], baseline[precision]) for precision in PRECISIONS},
         "people": people,
         "remarks": [
-            f"{name} finds {count} boxes apart from each other where {PEOPLE} people are to be decoded"
+            f"{name} finds {count} people where {PEOPLE} are to be decoded"
             for name, count in people.items()
             if count < PEOPLE
         ],

@@ -14,9 +14,9 @@ CONFIGURATIONS = ROOT / "tests" / "data" / "keys"
 PUBLISHED = Path(__file__).with_name("published.json")
 
 PROPOSALS, PEOPLE = 100, 2
-#: Calibration sees two people of every picture however low their scores: the weights are no detector's.
+#: Every picture has so many people, whatever their scores and however they overlap: the weights are no detector's.
 _FORCED: tuple[str, ...] = ("MODEL.RPN.POST_NMS_TOPK_TEST", str(PROPOSALS), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0")
-_FORCED += ("TEST.DETECTIONS_PER_IMAGE", str(PEOPLE))
+_FORCED += ("MODEL.ROI_HEADS.NMS_THRESH_TEST", "1.0", "TEST.DETECTIONS_PER_IMAGE", str(PEOPLE))
 
 #: What all others are compared with, in series a and b alike: its engine takes turns with theirs.
 YARDSTICK = "densepose_rcnn_R_50"

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from densepose_engine.files.output_files import atomic_output
+
 from .report import Row, pareto_front
 
 _FRONT, _OTHERS, _BASELINE = "#c0392b", "#5b7c99", "#444444"
@@ -20,7 +22,8 @@ _DISTANCES = (2, 9, 18, 30)  # points
 def plot(rows: Sequence[Row], path: Path, caption: str) -> bool:
     """Draw the rows that have AP and latency, of one series at one size, as SVG or PNG by the suffix of ``path``.
 
-    Returns whether there was anything to draw. Raises ``ModuleNotFoundError`` without matplotlib.
+    Returns whether there was anything to draw. Raises ``ModuleNotFoundError`` without matplotlib, ``OutputError`` where
+    ``path`` cannot be written.
     """
     import matplotlib
 
@@ -39,9 +42,9 @@ def plot(rows: Sequence[Row], path: Path, caption: str) -> bool:
             _draw(axes, shown, front)
             axes.set_title(caption, fontsize=10, loc="left")
             _label(figure, axes, shown, front)
-            path.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"Date": None} if path.suffix == ".svg" else {}
-            figure.savefig(path, metadata=metadata, dpi=150, facecolor="white")
+            with atomic_output(path) as temporary:
+                figure.savefig(temporary, metadata=metadata, dpi=150, facecolor="white")
         finally:
             pyplot.close(figure)
     return True
