@@ -343,3 +343,21 @@ def test_processes_that_start_together_all_load(demo_engine: Path, tmp_path: Pat
     said = [process.communicate(timeout=300)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0] * len(rooms), said
     assert entries(tmp_path) and not [path for path in entries(tmp_path) if path.suffix == ".part"]
+
+
+@pytest.mark.parametrize(("machine", "bounded"), [("x86_64", True), ("AMD64", True), ("aarch64", False)])
+def test_kernels_are_bounded_where_openvino_keeps_any(
+    machine: str, bounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Arm the very setting gives wrong results, whatever its value."""
+    given: list[dict[str, str]] = []
+
+    class Core:
+        def compile_model(self, model: object, device: str, config: dict[str, str]) -> None:
+            given.append(config)
+
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    openvino_compile.Compiler(Core()).compile(None, {"NUM_STREAMS": "1"}, "trunk")
+    (config,) = given
+    assert config["NUM_STREAMS"] == "1"
+    assert ("CPU_RUNTIME_CACHE_CAPACITY" in config) == bounded
