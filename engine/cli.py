@@ -98,13 +98,11 @@ def _run(argv: Sequence[str]) -> int:
             return arguments.run(arguments)
     except BrokenPipeError:
         raise
-    except Terminated as end:
-        say(f"ended by {end}")
-        return 128 + end.number
-    except KeyboardInterrupt:
-        say("interrupted")
-        return INTERRUPTED
+    except KeyboardInterrupt as end:
+        return _interrupted(end)
     except Exception as raised:
+        if (interrupt := _interrupt_behind(raised)) is not None:
+            return _interrupted(interrupt)
         error = missing_package(raised) or raised
         code = exit_code(error)
         if code == BUG:
@@ -119,6 +117,26 @@ def _run(argv: Sequence[str]) -> int:
         return code
     finally:
         remove_unfinished()
+
+
+def _interrupted(end: KeyboardInterrupt) -> int:
+    if isinstance(end, Terminated):
+        say(f"ended by {end}")
+        return 128 + end.number
+    say("interrupted")
+    return INTERRUPTED
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """What a library made an error of its own of: torch's exporter does, for one."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, KeyboardInterrupt):
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None
 
 
 def exit_code(error: Exception) -> int:

@@ -20,6 +20,8 @@ from fake_engine import FakeEngine
 from PIL import Image
 
 from densepose_engine import DensePoseResult, Engine, InferenceError, cli
+from densepose_engine.errors import ExportError
+from densepose_engine.interruption import Terminated
 from densepose_engine.model.engine_file import read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -244,6 +246,34 @@ def test_options_reach_the_engine(fake: FakeEngine) -> None:
     assert list(fake.settings[1].values()) == [0.25, 0.6, 3, 200]
     assert [options["cache_dir"] for _, options in fake.loaded] == ["auto", None, Path("cache")]
     assert [options["num_threads"] for _, options in fake.loaded] == [None, 2, None]
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "code", "said"),
+    [(KeyboardInterrupt(), cli.INTERRUPTED, "interrupted"), (Terminated(15), cli.TERMINATED, "ended by SIGTERM")],
+)
+def test_an_interrupt_that_a_library_wrapped_is_one(
+    interrupt: KeyboardInterrupt,
+    code: int,
+    said: str,
+    fake: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As torch's exporter does, around whatever comes up in it."""
+
+    def run(_: object) -> int:
+        try:
+            try:
+                raise interrupt
+            except BaseException as error:
+                raise RuntimeError("(Refer to the full stack trace above for more information.)") from error
+        except RuntimeError as error:
+            raise ExportError("the graph cannot be exported") from error
+
+    monkeypatch.setattr("densepose_engine.commands.infer.run", run)
+    assert main("infer", "fake.engine", "x.png") == code
+    assert capsys.readouterr().err == f"densepose-engine: {said}\n"
 
 
 def test_names_cannot_steer_the_terminal(fake: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
