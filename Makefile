@@ -70,7 +70,8 @@ test: lint build $(VENV)/testable
 
 # Every mobile backbone exported, calibrated, built to INT8 and run; `test` does this for three of the 24. Half an hour.
 test-backbones: build $(VENV)/testable
-	DENSEPOSE_TEST_BACKBONES=all $(BIN)/python -m pytest -s tests/test_backbones.py tests/test_mobile_backbones.py
+	DENSEPOSE_TEST_BACKBONES=all $(BIN)/python -m pytest -s tests/test_backbones.py tests/test_mobile_backbones.py \
+	  tests/test_ablation.py
 
 # The judge: everything against what the real detectron2 gives. Needs ../shared and takes several minutes.
 test-oracle: build $(VENV)/testable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -342,6 +343,7 @@ def test_what_brings_a_process_down_is_said() -> None:
     assert problems["failed"].startswith("ValueError: of no use (")
 
 
+@pytest.mark.skipif(os.environ.get("DENSEPOSE_TEST_BACKBONES") != "all", reason="make test-backbones runs it")
 def test_a_real_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = State(tmp_path)
     (small,) = networks(["b"], None, ["tf_mobilenetv3_small_minimal_100"])

@@ -20,8 +20,8 @@ from fake_engine import FakeEngine
 from PIL import Image
 
 from densepose_engine import DensePoseResult, Engine, InferenceError, cli
+from densepose_engine.commands.interruption import Terminated
 from densepose_engine.errors import ExportError
-from densepose_engine.interruption import Terminated
 from densepose_engine.model.engine_file import read_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
