@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -183,7 +183,7 @@ class VertexResult(DetectionResult):
     def people(self, indices: Sequence[int] | np.ndarray) -> VertexResult:
         """A result of these people alone, in this order; arrays of pixels are views."""
         meshes = tuple(self.meshes[k] for k in indices)
-        return VertexResult(
+        return self.of_judged(
             self.boxes[indices],
             self.scores[indices],
             self.class_ids[indices],
@@ -263,9 +263,6 @@ class VertexResult(DetectionResult):
         return f", on {', '.join(meshes)}" if meshes else ""
 
 
-_FIELDS = [one.name for one in fields(VertexResult)]
-
-
 def _vertex_dtype(vertices: int) -> type:
     return np.uint16 if vertices <= 1 << 16 else np.int32
 
@@ -310,6 +307,7 @@ class EmbeddingDecoder:
         if missing := [name for name in _MAPS if name not in model.maps]:
             raise ValueError(f"maps lacks {', '.join(missing)}")
         self._settings = EmbeddingSettings.from_json(dict(model.decoder.settings))
+        self._class_meshes = np.array(self._settings.class_meshes, np.int32)
         if model.packed_maps is not None and tuple(model.maps) != _MAPS:
             raise ValueError(f"packed maps are {', '.join(model.maps)}, they must be {', '.join(_MAPS)}")
         self.maps: Sequence[str]
@@ -358,14 +356,12 @@ class EmbeddingDecoder:
         mark: Callable[[str], None],
     ) -> VertexResult:
         boxes = np.array(outputs["boxes"], np.float32)
-        people = len(boxes)
         classes = outputs.get("classes")
-        class_ids = np.zeros(people, np.int32) if classes is None else np.array(classes, np.int32)
-        of_class = np.array(self._settings.class_meshes, np.int32)
+        class_ids = np.zeros(len(boxes), np.int32) if classes is None else np.array(classes, np.int32)
         if mesh is None:
-            which = of_class[np.clip(class_ids, 0, len(of_class) - 1)]
+            which = self._class_meshes[np.clip(class_ids, 0, len(self._class_meshes) - 1)]
         else:
-            which = np.full(people, self.meshes.index(mesh), np.int32)
+            which = np.full(len(boxes), self.meshes.index(mesh), np.int32)
         maps = [outputs[name] for name in self.maps]
         closest, mask, offsets = self._op(*maps, boxes, which, *self._tree, threads=threads)
         mark(self.stage)
@@ -377,12 +373,6 @@ class EmbeddingDecoder:
             masks.append(mask[begin:end].reshape(height, width).view(np.bool_))
             names.append(surface.name)
         used = {self.meshes[i]: self._surfaces[i] for i in dict.fromkeys(which.tolist())}
-        # Made without __init__, which would look at every pixel again.
-        result = VertexResult.__new__(VertexResult)
-        values = (
-            *(boxes, np.array(outputs["scores"], np.float32), class_ids),
-            *(tuple(vertices), tuple(masks), tuple(names), image_size, used),
-        )
-        for name, value in zip(_FIELDS, values, strict=True):
-            object.__setattr__(result, name, value)
-        return result
+        scores = np.array(outputs["scores"], np.float32)
+        people = (tuple(vertices), tuple(masks), tuple(names))
+        return VertexResult.of_judged(boxes, scores, class_ids, *people, image_size, used)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+#: The name of the boxes among the layers of every result.
+BOXES = "boxes"
 #: Rows and columns of a person's patch.
 Window = tuple[slice, slice]
 

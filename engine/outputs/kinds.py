@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..decoders import DECODERS, DetectionResult
-from ..decoders.layers import DataImage
+from ..decoders.layers import BOXES, DataImage
 from ..pictures.find import Picture
 
 if TYPE_CHECKING:
@@ -77,14 +77,15 @@ _NPZ = OutputKind(".npz", data=True)
 
 def kinds_of(result: type[DetectionResult]) -> Mapping[str, OutputKind]:
     """What can be made of results of a kind, by the names that ``--save`` takes; the first is looked at most."""
-    overlays = {name: _overlay(name, *(("boxes",) if layer.boxes else ())) for name, layer in result.layers.items()}
+    overlays = {name: _overlay(name, *((BOXES,) if layer.boxes else ())) for name, layer in result.layers.items()}
     images = {name: _data_image(name, image) for name, image in result.images.items()}
     return {**overlays, **images, NPZ: _NPZ}
 
 
 def _all_kinds() -> dict[str, OutputKind]:
     kinds = {name: kind for decoder in DECODERS.values() for name, kind in kinds_of(decoder.result).items()}
-    return {**{name: kind for name, kind in kinds.items() if name != NPZ}, NPZ: _NPZ}
+    kinds[NPZ] = kinds.pop(NPZ)  # the last, as of each
+    return kinds
 
 
 #: Of all kinds of results.

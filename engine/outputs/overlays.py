@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from ..decoders import DetectionResult
-from ..decoders.layers import ColorField, Contours, Layer
+from ..decoders.layers import BOXES, ColorField, Contours, Layer
 from ..pictures.read import to_rgb_array
 from .blending import bands, best_last, line_width, mixture
 from .contours import draw_contours
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _BOX_COLORS = ("#ffd166", "#06d6a0", "#ef476f", "#4cc9f0", "#f78c6b", "#b8f35d", "#c77dff", "#f1faee")
 
 
-#: The name of the boxes among the layers of every result.
-BOXES = "boxes"
 _Result = TypeVar("_Result", bound=DetectionResult)
 
 #: People with a higher score are drawn. A result, which is data, has what the model's configuration asks for, and that
